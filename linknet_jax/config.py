@@ -1,0 +1,120 @@
+"""The default configuration tree. Every leaf can be overridden on the command line."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def get_default(task: str) -> ConfigDict:
+    """The embedded default: synthetic scenes and a small LinkNet, minutes on a laptop CPU."""
+    return ConfigDict({
+        "name": task,  # names the default workdir, runs/NAME
+        "task": task,
+        "seed": 0,
+        "compilation_cache": "",  # "" = WORKDIR/jax_cache
+        "data": _data(),
+        "model": _model(),
+        "loss": _loss(),
+        "sampling": {"pairs": 256, "related": 64},  # ordered pairs an image in training (A27)
+        "train": _train(),
+        "eval": _eval(),
+        "checkpoint": {"every": 500, "keep": 2},
+    })
+
+
+def _data() -> dict:
+    return {
+        "name": "synthetic",
+        "dir": "",
+        "image_size": 128,  # side of the square network input, pixels
+        "max_objects": 10,  # N: boxes an image, padded
+        "seed": 0,  # of the synthetic scenes
+        "train_images": 4000,
+        "val_images": 200,
+        "test_images": 500,
+        "threads": 2,
+        "prefetch": 2,
+    }
+
+
+def _model() -> dict:
+    return {
+        "trunk": "small",  # small | vgg16
+        "roi_size": 7,
+        "roi_align": "aligned",  # aligned | motifs (A1)
+        "roi_chunk": 128,  # RoIs or pairs that go through fc6 and fc7 at once
+        "fc_dim": 256,
+        "embed_dim": 64,
+        "hidden_dim": 128,
+        "pooling_dim": 256,
+        "layout_dim": 64,
+        "dropout": 0.1,
+        "use_rem": True,
+        "use_glem": True,
+        "use_gcem": True,
+        "num_rem": 2,
+        "reduction": 2,
+        "row_op": "softmax",  # softmax | sigmoid
+        "similarity": "dot",  # dot | euclidean | euclidean_root (A14)
+        "attention_scale": "none",  # none | rsqrt_dim (A12)
+        "e0_label": "argmax",  # argmax | softmax (Table 2b)
+        "e0_context": True,  # O3 in E0 (Table 2b)
+        "e0_label_train": "ground_truth",  # ground_truth | argmax (A9)
+        "predcls_l": "detector",  # detector | gt (A2)
+        "context_pool": "full",  # full | valid (A4b)
+        "context_trunk": False,  # 3x3 convolution before the pooling (A4, gce_trunk)
+        "layout_box": "center",  # center | corner (A10)
+        "layout_head": "mlp",  # mlp | linear | batch_norm (A11)
+        "frequency_bias": False,  # A17
+        "union_mask": False,  # A18
+        "freeze_trunk": False,
+        "freeze_box_head": False,
+        "detector_dropout": True,  # A22
+        "word_vectors": "",  # .npy of the object names' vectors (A24); "" = normal(0.4)
+        "dtype": "float32",  # compute; parameters stay float32
+    }
+
+
+def _loss() -> dict:
+    return {
+        "object": 1.0,
+        "relation": 1.0,  # lambda_1 of eq. 18
+        "context": 1.0,  # lambda_2 of eq. 18
+        "box_head": 1.0,  # only while the box head is trained
+        "context_reduction": "mean",  # mean | sum over classes (A6)
+    }
+
+
+def _train() -> dict:
+    return {
+        "steps": 1500,
+        "batch_size": 16,
+        "accumulation": 1,
+        "optimizer": "adamw",  # sgd | adamw
+        "lr": 1e-3,
+        "fc_lr_ratio": 1.0,  # learning rate of both fc6/fc7 copies, relative to lr
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "clip": 5.0,  # global gradient norm; 0 = off
+        "schedule": "cosine",  # constant | step | cosine | plateau
+        "warmup": 100,
+        "milestones": (0.6, 0.85),  # of `steps`, for step
+        "decay": 0.1,  # factor of step and plateau
+        "patience": 3,  # evaluations without progress before plateau decays
+        "threshold": 1e-4,  # absolute progress that counts
+        "cooldown": 1,  # evaluations after a decay that do not count
+        "early_stop": 0,  # evaluations without progress before training stops; 0 = never
+        "ema": 0.0,  # decay of the averaged weights; 0 = off
+        "log_every": 50,
+        "eval_every": 500,
+    }
+
+
+def _eval() -> dict:
+    return {
+        "batch_size": 50,
+        "step": "best",  # best | latest | a step number
+        "metric": "R@20",  # of the configured task; decides best, plateau and early stop
+        "ks": (20, 50, 100),
+        "iou": "inclusive",  # inclusive | exclusive
+    }
