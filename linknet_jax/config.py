@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+
 from ml_collections import ConfigDict
+
+from linknet_jax.variants import VARIANTS
 
 
 def get_default(task: str) -> ConfigDict:
@@ -20,6 +24,22 @@ def get_default(task: str) -> ConfigDict:
         "eval": _eval(),
         "checkpoint": {"every": 500, "keep": 2},
     })
+
+
+def get_config(task: str, variant: str = "") -> ConfigDict:
+    """The default with named overrides, joined by commas; their order is the order they apply in.
+
+    ValueError for an unknown name.
+    """
+    config = get_default(task)
+    names = [name for name in variant.split(",") if name]
+    for name in names:
+        if name not in VARIANTS:
+            near = difflib.get_close_matches(name, VARIANTS) or sorted(VARIANTS)
+            raise ValueError(f"unknown variant {name!r} of {task}; nearest: {', '.join(near)}")
+        config.update_from_flattened_dict(VARIANTS[name])
+    config.name = "_".join([task, *names])
+    return config
 
 
 def _data() -> dict:

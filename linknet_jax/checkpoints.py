@@ -1,0 +1,130 @@
+"""Checkpoints of a run: saved while training goes on, latest and best kept, restored anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+from flax.traverse_util import flatten_dict
+from jax.sharding import Sharding
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from linknet_jax.types import Vocabulary
+
+policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The folder `WORKDIR/checkpoints`, one sub-folder a step."""
+
+    def __init__(self, workdir: epath.Path, metric: str = "", keep: int = 2):
+        """`metric` names the entry of a save's metrics that decides which one is best."""
+        self.folder = epath.Path(workdir).absolute() / "checkpoints"
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[metric],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self._saved = ocp.training.Checkpointer(
+            self.folder,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=True,
+        )
+        self._metric = metric
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._saved.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The last complete step, None in a fresh workdir."""
+        return self._saved.latest.step if self._saved.latest else None
+
+    def best(self) -> int | None:
+        """The step with the highest metric, the earliest of equals; the latest without any."""
+        scored = [c for c in self._saved.checkpoints if c.metrics and self._metric in c.metrics]
+        if not scored:
+            return self.latest
+        return max(scored, key=lambda c: (c.metrics[self._metric], -c.step)).step
+
+    def resolve(self, step: str) -> int:
+        """`best`, `latest` or a number as a step that exists; ValueError with what there is."""
+        steps = [c.step for c in self._saved.checkpoints]
+        if not steps:
+            raise ValueError(f"{self.folder} holds no checkpoint; train first, or mend --workdir")
+        if step in ("best", "latest"):
+            return self.best() if step == "best" else self.latest
+        if not step.isdecimal() or int(step) not in steps:
+            raise ValueError(f"eval.step={step!r} is none of best, latest, {sorted(steps)}")
+        return int(step)
+
+    def save(self, step: int, items: dict[str, Any], metrics: dict | None, about: dict) -> None:
+        """Starts writing `items`; returns when they are copied. `about`: config, vocabulary."""
+        self._saved.save_checkpointables_async(
+            step, items, metrics=metrics, custom_metadata=about, force=True
+        )
+
+    def about(self, step: int) -> dict:
+        """What `save` was told about the run."""
+        return self._saved.checkpointables_metadata(step).custom_metadata
+
+    def restore(self, step: int, shapes: dict[str, Any], sharding: Sharding) -> dict[str, Any]:
+        """The named items, on any topology; ValueError lists parameters that differ."""
+        stored = self._saved.checkpointables_metadata(step).metadata
+        for name, item in shapes.items():
+            _compare(self.folder / str(step), name, stored.get(name, {}), item)
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+        )
+        return self._saved.load_checkpointables(step, target)
+
+
+def _compare(folder: epath.Path, name: str, stored: Any, wanted: Any) -> None:
+    """Orbax's own message about a mismatch names neither path nor shape."""
+    has, needs = (_shapes(tree) for tree in (stored, wanted))
+    wrong = [
+        f"  {name}/{path}: stored {has.get(path, 'nothing')}, needed {needs.get(path, 'nothing')}"
+        for path in sorted(has.keys() | needs.keys())
+        if has.get(path) != needs.get(path)
+    ]
+    if wrong:
+        raise ValueError(
+            f"checkpoint {folder} has another architecture; use its own configuration or another "
+            "--workdir:\n" + "\n".join(wrong[:20] + (["  ..."] if len(wrong) > 20 else []))
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    if not isinstance(tree, dict):
+        return {}
+    flat = flatten_dict(tree, sep="/")
+    return {path: tuple(x.shape) for path, x in flat.items() if hasattr(x, "shape")}
+
+
+def stored_run(workdir: epath.Path, defaults: Callable[[str], ConfigDict]) -> ConfigDict:
+    """The configuration that a workdir was trained with."""
+    with Checkpoints(workdir) as saved:
+        about = saved.about(saved.resolve("latest"))
+    config = defaults(about["config"]["task"])
+    config.update(_like(about["config"], config.to_dict()))
+    return config
+
+
+def vocabulary_of(about: dict) -> Vocabulary:
+    """The class names a checkpoint was trained with."""
+    names = about["vocabulary"]
+    return Vocabulary(tuple(names["objects"]), tuple(names["predicates"]))
+
+
+def _like(stored: Any, default: Any) -> Any:
+    """JSON has no tuples: gives values back the type that the default tree has."""
+    if isinstance(stored, dict):
+        return {k: _like(v, default[k]) for k, v in stored.items() if k in default}
+    return tuple(stored) if isinstance(default, tuple) else stored

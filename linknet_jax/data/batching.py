@@ -1,0 +1,105 @@
+"""From examples and annotations to padded batches; both loaders go through here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from linknet_jax.types import Annotation, Batch, Vocabulary
+
+BENIGN_BOX = (0.0, 0.0, 15.0, 15.0)
+FILLER = -1
+
+Example = tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "2"], float]
+
+
+class Source(Protocol):
+    """What a data set provides: annotations in memory and pixels by random access.
+
+    Attributes:
+      truth: what the maker of synthetic scenes knows beyond the annotations, else None.
+    """
+
+    vocabulary: Vocabulary
+    annotations: Sequence[Annotation]
+    truth: Any
+
+    def example(self, index: int) -> Example:
+        """(pixels, (height, width) that the photograph covers, scale from its pixels to these)."""
+        ...
+
+
+def check_max_objects(annotations: Sequence[Annotation], max_objects: int) -> None:
+    """Raises ValueError where an image has more objects than a batch has room for."""
+    counts = np.array([len(a.boxes) for a in annotations], int)
+    if not len(counts) or counts.max() <= max_objects:
+        return
+    worst = annotations[int(counts.argmax())]
+    raise ValueError(
+        f"image {worst.image_id!r} has {counts.max()} objects, but data.max_objects is "
+        f"{max_objects} (exceeded by {(counts > max_objects).sum()} images): "
+        f"set --config.data.max_objects={counts.max()} or more"
+    )
+
+
+def read_example(source: Source, index: int, size: int) -> Example:
+    """The source's example, or a blank image for the filler of an evaluation's last batch."""
+    if index == FILLER:
+        return np.zeros((size, size, 3), np.uint8), np.full(2, size, np.float32), 1.0
+    return source.example(index)
+
+
+def make_batch(
+    annotations: Sequence[Annotation],
+    images: UInt8[np.ndarray, "b s s 3"],
+    image_sizes: Float[np.ndarray, "b 2"],
+    scales: Float[np.ndarray, "b"],
+    indices: Int[np.ndarray, "b"],
+    epochs: Int[np.ndarray, "b"],
+    max_objects: int,
+    seed: int,
+) -> Batch:
+    """Pads the annotations of `indices` to `max_objects`; -1 gives a filler image without boxes.
+
+    Of several predicates of a pair one annotation is drawn uniformly (METHOD 4.3), keyed by
+    (seed, epoch, index): anew in every epoch, alike on any number of processes. A relation of an
+    object with itself is no ordered pair and has no place. Raises ValueError as check_max_objects.
+    """
+    size = len(indices)
+    boxes = np.tile(np.float32(BENIGN_BOX), (size, max_objects, 1))
+    box_mask = np.zeros((size, max_objects), bool)
+    labels = np.zeros((size, max_objects), np.int32)
+    predicates = np.zeros((size, max_objects, max_objects), np.int32)
+    for row, index in enumerate(indices):
+        if index == FILLER:
+            continue
+        annotation = annotations[index]
+        check_max_objects([annotation], max_objects)
+        count = len(annotation.boxes)
+        boxes[row, :count] = annotation.boxes * scales[row]
+        box_mask[row, :count] = True
+        labels[row, :count] = annotation.labels
+        _draw_predicates(predicates[row], annotation.relations, (seed, epochs[row], index))
+    return Batch(
+        images=images,
+        image_sizes=image_sizes,
+        boxes=boxes,
+        box_mask=box_mask,
+        labels=labels,
+        predicates=predicates,
+        image_index=np.asarray(indices, np.int32),
+        example_mask=np.asarray(indices) != FILLER,
+    )
+
+
+def _draw_predicates(
+    matrix: Int[np.ndarray, "n n"], relations: Int[np.ndarray, "r 3"], key: tuple[int, int, int]
+) -> None:
+    """In random order the last annotation of a pair stays: each is as likely as the others."""
+    order = np.random.default_rng((1, *map(int, key))).permutation(len(relations))
+    for subject, object_, predicate in relations[order]:
+        if subject != object_:
+            matrix[subject, object_] = predicate

@@ -1,0 +1,98 @@
+"""Batches read through tf.data; the only file that imports TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from linknet_jax.data.batching import Source, make_batch, read_example
+from linknet_jax.data.stream import evaluation_indices, train_indices
+from linknet_jax.types import Batch
+
+tf.config.set_visible_devices([], "GPU")
+
+
+def train_batches(
+    source: Source,
+    config: ConfigDict,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """This process's share of the batches of steps start_step, start_step + 1, ... without end."""
+    size = len(source.annotations)
+    stream = train_indices(size, batch_size, seed, start_step, process_index, process_count)
+    pairs = ((indices, epochs) for _, indices, epochs in stream)
+    return _batches(source, config, pairs, batch_size // process_count, seed)
+
+
+def evaluation_batches(
+    source: Source,
+    config: ConfigDict,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """This process's share of every image once; the last batch is filled with masked examples."""
+    stream = evaluation_indices(len(source.annotations), batch_size, process_index, process_count)
+    pairs = ((indices, np.zeros_like(indices)) for indices in stream)
+    return _batches(source, config, pairs, batch_size // process_count, 0)
+
+
+def _batches(
+    source: Source,
+    config: ConfigDict,
+    stream: Iterator[tuple[np.ndarray, np.ndarray]],
+    local_size: int,
+    seed: int,
+) -> Iterator[Batch]:
+    failures: list[Exception] = []
+    dataset = _examples(source, config, stream, failures)
+    dataset = dataset.batch(local_size, drop_remainder=True).prefetch(config.prefetch)
+    try:
+        for images, image_sizes, scales, indices, epochs in dataset.as_numpy_iterator():
+            yield make_batch(
+                source.annotations,
+                images,
+                image_sizes,
+                scales,
+                indices,
+                epochs,
+                config.max_objects,
+                seed,
+            )
+    except tf.errors.OpError as error:
+        raise failures[0] if failures else error from None
+
+
+def _examples(
+    source: Source,
+    config: ConfigDict,
+    stream: Iterator[tuple[np.ndarray, np.ndarray]],
+    failures: list[Exception],
+) -> tf.data.Dataset:
+    """Single examples in the stream's order; `failures` keeps what TensorFlow turns into text."""
+    size = config.image_size
+
+    def read(index: int) -> tuple[np.ndarray, np.ndarray, np.float64]:
+        try:
+            image, image_size, scale = read_example(source, int(index), size)
+            return image, image_size, np.float64(scale)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    def load(index: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        types = (tf.uint8, tf.float32, tf.float64)
+        image, image_size, scale = tf.numpy_function(read, [index], types)
+        image = tf.ensure_shape(image, (size, size, 3))
+        return image, tf.ensure_shape(image_size, (2,)), tf.ensure_shape(scale, ()), index, epoch
+
+    spec = tf.TensorSpec([None], tf.int64)
+    dataset = tf.data.Dataset.from_generator(lambda: stream, output_signature=(spec, spec))
+    return dataset.unbatch().map(load, num_parallel_calls=config.threads, deterministic=True)

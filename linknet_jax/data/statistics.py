@@ -1,0 +1,82 @@
+"""Counts over a training split: the frequency table, the FREQ baseline, the layout moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from linknet_jax.ops import boxes as box_ops
+from linknet_jax.types import Annotation
+
+
+def count(
+    annotations: Iterable[Annotation], num_objects: int, num_predicates: int, overlap: bool
+) -> tuple[Float[np.ndarray, "c c p"], Float[np.ndarray, "c c"]]:
+    """(foreground, background) counts by (subject class, object class[, predicate]) (METHOD 4.3).
+
+    Foreground counts every relation, duplicates too. Background counts the ordered pairs of
+    boxes, related or not; with `overlap` only those that share a pixel (inclusive convention),
+    or all pairs of an image that has none such.
+    """
+    foreground = np.zeros((num_objects, num_objects, num_predicates))
+    background = np.zeros((num_objects, num_objects))
+    for annotation in annotations:
+        labels, (s, o, p) = annotation.labels, annotation.relations.T
+        np.add.at(foreground, (labels[s], labels[o], p), 1)
+        s, o = np.nonzero(_candidates(annotation.boxes, overlap))
+        np.add.at(background, (labels[s], labels[o]), 1)
+    return foreground, background
+
+
+def _candidates(boxes: np.ndarray, overlap: bool) -> np.ndarray:
+    touching = box_ops.overlaps(boxes) if overlap else np.zeros((len(boxes),) * 2, bool)
+    return touching if touching.any() else ~np.eye(len(boxes), dtype=bool)
+
+
+def log_frequencies(
+    foreground: Float[np.ndarray, "c c p"], background: Float[np.ndarray, "c c"]
+) -> Float[np.ndarray, "c c p"]:
+    """float32 log(p(predicate | classes) + 1e-3), where the frequency bias starts (METHOD 4.3)."""
+    return np.log(_probabilities(foreground, background) + 1e-3).astype(np.float32)
+
+
+def predicate_probabilities(
+    foreground: Float[np.ndarray, "c c p"], background: Float[np.ndarray, "c c"]
+) -> Float[np.ndarray, "c c p"]:
+    """What FREQ predicts (METHOD 5.7): 0 in slot 0, although background takes its share."""
+    probabilities = _probabilities(foreground, background)
+    probabilities[..., 0] = 0
+    return probabilities
+
+
+def _probabilities(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+    counts = foreground.copy()
+    counts[..., 0] = background + 1
+    return counts / counts.sum(axis=-1, keepdims=True)
+
+
+def layout_moments(
+    annotations: Sequence[Annotation], scales: Sequence[float]
+) -> tuple[Float[np.ndarray, "4"], Float[np.ndarray, "4"]]:
+    """float32 (mean, standard deviation) of b_{o|s} over all ordered pairs of a split (A11).
+
+    `scales` are network pixels per original pixel, one an image. ValueError without any pair.
+    """
+    number, total, squares = 0, np.zeros(4), np.zeros(4)
+    for annotation, scale in zip(annotations, scales, strict=True):
+        s, o = np.nonzero(~np.eye(len(annotation.boxes), dtype=bool))
+        boxes = np.asarray(annotation.boxes, np.float64) * scale
+        layout = box_ops.relative_layout(boxes[s], boxes[o])
+        number += len(layout)
+        total += layout.sum(axis=0)
+        squares += np.square(layout).sum(axis=0)
+    if number == 0:
+        raise ValueError(
+            f"no image among {len(annotations)} has two boxes, but the mean layout is taken over "
+            "pairs of boxes: check the annotations of the training split"
+        )
+    mean = total / number
+    deviation = np.sqrt(np.maximum(squares / number - mean**2, 0))
+    return mean.astype(np.float32), np.maximum(deviation, 1e-6).astype(np.float32)

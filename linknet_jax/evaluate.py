@@ -1,0 +1,156 @@
+"""The evaluation loop: every image once, each process scores its own, sums are merged."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
+
+from linknet_jax import data, parallel
+from linknet_jax.checkpoints import Checkpoints, vocabulary_of
+from linknet_jax.data import statistics
+from linknet_jax.metrics.baselines import ceiling_prediction, frequency_prediction
+from linknet_jax.metrics.scene_graph import SceneGraphMetrics
+from linknet_jax.metrics.table import predicate_table, results_table
+from linknet_jax.state import create_state, eval_params
+from linknet_jax.tasks import EVALUATED, TASKS, SceneGraphClassification
+from linknet_jax.types import Batch, Prediction, image_of
+
+Predict = Callable[[dict, Batch], Prediction]
+
+
+def compile_predict(task: SceneGraphClassification, mesh: Mesh) -> Predict:
+    """One prediction step; each device handles its own images, nothing is communicated."""
+    split, same = PartitionSpec(parallel.AXIS), PartitionSpec()
+    local = jax.shard_map(
+        task.predict, mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
+    )
+    shardings = (parallel.replicated(mesh), parallel.split_images(mesh))
+    return jax.jit(local, in_shardings=shardings, out_shardings=shardings[1])
+
+
+def predictions(
+    predict: Predict, variables: dict, dataset: data.Dataset, batch_size: int, mesh: Mesh
+) -> Iterator[tuple[int, Prediction]]:
+    """(position in the split, prediction) of this process's images, as NumPy arrays."""
+    share = (jax.process_index(), jax.process_count())
+    for batch in dataset.evaluation_batches(batch_size, *share):
+        indices = np.where(batch.example_mask, batch.image_index, -1)
+        result = parallel.local_rows(predict(variables, parallel.to_devices(batch, mesh)))
+        for row, index in enumerate(indices):
+            if index >= 0:
+                yield int(index), image_of(result, row)
+
+
+def evaluate_split(
+    predict: Predict,
+    task: SceneGraphClassification,
+    variables: dict,
+    dataset: data.Dataset,
+    split: str,
+    mesh: Mesh,
+    frequencies: np.ndarray | None = None,
+) -> dict[str, dict]:
+    """Metrics of the model; with `frequencies` also of FREQ on the same labels and scores."""
+    config, vocabulary = task.config.eval, dataset.vocabulary
+    create = functools.partial(
+        SceneGraphMetrics, len(vocabulary.predicates), tuple(config.ks), task.name, split,
+        config.iou == "inclusive",
+    )  # fmt: skip
+    model, baseline = create(), create()
+    for index, prediction in predictions(predict, variables, dataset, config.batch_size, mesh):
+        truth = dataset.annotations[index]
+        model.update(truth, truth.boxes, prediction)
+        if frequencies is not None:
+            n = len(truth.boxes)
+            scored = (prediction.labels[:n], prediction.label_scores[:n])
+            baseline.update(truth, truth.boxes, frequency_prediction(frequencies, *scored))
+    result = {"model": _merged(model).compute(vocabulary)}
+    if frequencies is not None:
+        result["FREQ"] = _merged(baseline).compute(vocabulary)
+    return result
+
+
+def ceiling(config: ConfigDict, name: str, dataset: data.Dataset, split: str) -> dict:
+    """Metrics of a predictor that knows every true class and every true relation."""
+    metrics = SceneGraphMetrics(
+        len(dataset.vocabulary.predicates), tuple(config.eval.ks), name, split,
+        config.eval.iou == "inclusive",
+    )  # fmt: skip
+    for annotation, truth in zip(dataset.annotations, dataset.truth, strict=True):
+        metrics.update(annotation, annotation.boxes, ceiling_prediction(truth, annotation.labels))
+    return metrics.compute(dataset.vocabulary)
+
+
+def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
+    """Sums of all processes; as raw bits, because JAX would round float64."""
+    if jax.process_count() == 1:
+        return metrics
+    bits = multihost_utils.process_allgather(metrics.state().view(np.uint32))
+    return metrics.from_state(np.asarray(bits).view(np.float64).sum(axis=0))
+
+
+def frequency_table(config: ConfigDict) -> np.ndarray:
+    """Predicate probabilities of class pairs, counted on the training split (METHOD 5.7)."""
+    train = data.build(config, "train")
+    sizes = len(train.vocabulary.objects), len(train.vocabulary.predicates)
+    return statistics.predicate_probabilities(*statistics.count(train.annotations, *sizes, False))
+
+
+def restore(
+    config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh
+) -> tuple[dict, SceneGraphClassification]:
+    """Variables for evaluation and the task they belong to, on whatever devices there are."""
+    vocabulary = vocabulary_of(saved.about(step))
+    sizes = len(vocabulary.objects), len(vocabulary.predicates)
+    task = TASKS[config.task](config, *sizes)
+    shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}))
+    items = {"params": shapes.params, "constants": shapes.constants}
+    if config.train.ema:
+        items["ema"] = shapes.ema
+    stored = saved.restore(step, items, parallel.replicated(mesh))
+    params = eval_params(stored["params"], stored.get("ema", {}), config)
+    return {"params": params, **stored["constants"]}, task
+
+
+def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
+    """Scores the checkpoint `eval.step` on test and validation; writes and prints results.json."""
+    mesh = parallel.create_mesh()
+    with Checkpoints(workdir, config.eval.metric) as saved:
+        step = saved.resolve(config.eval.step)
+        variables, trained = restore(config, saved, step, mesh)
+    sizes = trained.num_objects, trained.num_predicates
+    tasks = [TASKS[name](config, *sizes) for name in EVALUATED[config.task]]
+    splits = {"test": data.build(config, "test"), "val": data.build(config, "val")}
+    frequencies = frequency_table(config)
+    report: dict = {split: {"tasks": {}, "baselines": {"FREQ": {}}} for split in splits}
+    for task in tasks:
+        predict = compile_predict(task, mesh)
+        for split, dataset in splits.items():
+            scores = evaluate_split(predict, task, variables, dataset, split, mesh, frequencies)
+            report[split]["tasks"][task.name] = scores["model"]
+            report[split]["baselines"]["FREQ"][task.name] = scores["FREQ"]
+    results = {"step": step, "split": "test", "splits": {"val": report["val"]}, **report["test"]}
+    if splits["test"].truth is not None:
+        results["ceiling"] = {t.name: ceiling(config, t.name, splits["test"], "test") for t in tasks}
+    if jax.process_index() == 0:
+        _write(results, workdir)
+    return results
+
+
+def _write(results: dict, workdir: epath.Path) -> None:
+    path = epath.Path(workdir) / "results.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(results, indent=1, allow_nan=False))
+    partial.replace(path)
+    print(results_table(results))
+    first = next(iter(results["tasks"]))
+    print(f"\n{first}, recall per predicate\n{predicate_table(results['tasks'][first])}")
+    print(f"\nwritten to {path}")

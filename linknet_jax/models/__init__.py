@@ -1,0 +1,1 @@
+"""Linen modules, one idea a file."""

@@ -1,0 +1,208 @@
+"""LinkNet (paper figure 1): objects and their relations from an image and its boxes."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from linknet_jax.models.global_context import GlobalContext
+from linknet_jax.models.layers import Linear, fold
+from linknet_jax.models.relational_embedding import RelationalStack
+from linknet_jax.models.roi_heads import EdgeHead, ObjectHead
+from linknet_jax.models.trunks import TRUNKS
+from linknet_jax.ops import boxes as box_ops
+from linknet_jax.ops.packing import pack, packed_map, unpack
+from linknet_jax.ops.pairs import unordered, upper_triangle
+from linknet_jax.types import SceneGraph
+
+BENIGN_BOX = (0.0, 0.0, 15.0, 15.0)  # what padding is replaced by: every formula stays finite
+
+
+class LinkNet(nn.Module):
+    """Works on one device's images; attention never leaves an image.
+
+    Attributes:
+      config: the `model` section of the configuration, frozen.
+      num_objects: C_obj, background included.
+      num_predicates: C_rel, background included.
+    """
+
+    config: nn.FrozenDict
+    num_objects: int
+    num_predicates: int
+
+    @nn.compact
+    def __call__(
+        self,
+        images: UInt8[Array, "b h w 3"],
+        image_sizes: Float[Array, "b 2"],
+        boxes: Float[Array, "b n 4"],
+        box_mask: Bool[Array, "b n"],
+        pair_mask: Bool[Array, "b n n"],
+        labels: Int[Array, "b n"] | None = None,
+        label_distribution: Float[Array, "b n c"] | None = None,
+        keys: Key[Array, "b"] | None = None,
+        train: bool = False,
+    ) -> SceneGraph:
+        """Object and predicate logits with the paper's intermediates.
+
+        `labels` feed the edges where given (PredCls, teacher forcing), else the model's own
+        argmax over the foreground. `label_distribution` replaces l_i. `keys`, one an image, turn
+        dropout on.
+        """
+        config = self.config
+        boxes = jnp.where(box_mask[..., None], boxes, jnp.asarray(BENIGN_BOX))
+        trunk = TRUNKS[config["trunk"]](dtype=jnp.dtype(config["dtype"]), name="trunk")
+        features = trunk(images)
+        if config["freeze_trunk"]:
+            features = jax.lax.stop_gradient(features)
+        context, context_logits = self._context(features, image_sizes / trunk.stride)
+        f, box_logits = self._regions(features, boxes, box_mask, keys, trunk.stride)
+        if label_distribution is None:
+            label_distribution = jax.nn.softmax(jax.lax.stop_gradient(box_logits))
+        o3, o4, matrices = self._objects(f, label_distribution, context, box_mask)
+        if labels is None:
+            labels = 1 + jnp.argmax(o4[..., 1:], axis=-1)
+        labels = jnp.where(box_mask, labels, 0)
+        e0, e1 = self._edges(labels, o3, o4, box_mask)
+        operands = {"features": features, "E1": e1, "boxes": boxes, "labels": labels}
+        operands["layout"] = self._layout(boxes, pair_mask, train)
+        g2 = self._predicates(operands, pair_mask, keys, trunk.stride, train)
+        r1, r2 = [*matrices, None, None][:2]
+        return SceneGraph(
+            box_logits, context, context_logits, r1, r2, o3, o4, labels, e0, g2, pair_mask
+        )
+
+    def _context(self, features, sizes):
+        """c and the logits of M-hat (eq. 9); background is no class there (METHOD A6)."""
+        config = self.config
+        if not config["use_gcem"]:
+            return None, None
+        module = GlobalContext(
+            self.num_objects - 1, config["context_trunk"], jnp.dtype(config["dtype"]),
+            name="context",
+        )  # fmt: skip
+        return module(features, sizes if config["context_pool"] == "valid" else None)
+
+    def _regions(self, features, boxes, box_mask, keys, stride):
+        """f_i and the detector's class logits of every box; packed over the images."""
+        b, n = box_mask.shape
+        order, count = pack(box_mask.reshape(-1))
+        rows = {"boxes": boxes.reshape(-1, 4)[order], "images": order // n}
+        if keys is not None:
+            rows["keys"] = jax.vmap(jax.random.fold_in)(keys[order // n], order % n)
+        head = ObjectHead(self.config, self.num_objects, stride, name="object_head")
+        packed = _packed(head, {"features": features}, rows, count, self.config["roi_chunk"])
+        both = unpack(packed, box_mask.reshape(-1)).reshape(b, n, -1)
+        return both[..., : -self.num_objects], both[..., -self.num_objects :]
+
+    def _objects(self, f, label_distribution, context, box_mask):
+        """O3, O4 and the relational embedding matrices (eqs. 1-6)."""
+        config = self.config
+        k0 = self._label_matrix("K0")
+        o0 = [f, jnp.where(box_mask[..., None], label_distribution, 0) @ k0]
+        if context is not None:
+            wide = (*box_mask.shape, context.shape[-1])
+            o0.append(jnp.broadcast_to(context[:, None], wide))
+        o0 = jnp.concatenate(o0, axis=-1).astype(config["dtype"])
+        o3, matrices = self._stack("object_stack")(o0, box_mask)
+        o3 = o3.astype(jnp.float32)
+        return o3, Linear(self.num_objects, name="fc3")(o3), matrices
+
+    def _edges(self, labels, o3, o4, box_mask):
+        """E0 (eqs. 10, 11, Table 2b) and E1 as [b, n, (subject, object), pooling_dim]."""
+        config, k1 = self.config, self._label_matrix("K1")
+        soft = config["e0_label"] == "softmax"
+        e0 = [jax.nn.softmax(o4) @ k1 if soft else k1[labels]]
+        if config["e0_context"]:
+            e0.append(o3)
+        e0 = jnp.where(box_mask[..., None], jnp.concatenate(e0, axis=-1), 0)
+        x, _ = self._stack("edge_stack")(e0.astype(config["dtype"]), box_mask)
+        e1 = UnitVarianceLinear(2 * config["pooling_dim"], name="projection")(x, box_mask)
+        return e0, e1.reshape(*box_mask.shape, 2, -1)
+
+    def _layout(self, boxes, pair_mask, train):
+        """Standardised layout of every ordered pair (eq. 17, METHOD A10, A11)."""
+        config = self.config
+        layout = box_ops.relative_layout(
+            boxes[:, :, None], boxes[:, None, :], config["layout_box"] == "corner"
+        )
+        if config["use_glem"] and config["layout_head"] == "batch_norm":
+            norm = nn.BatchNorm(use_running_average=not train, momentum=0.999, name="layout_norm")
+            return norm(layout, mask=pair_mask[..., None])
+        mean = self.variable("constants", "layout_mean", jnp.zeros, 4).value
+        std = self.variable("constants", "layout_std", jnp.ones, 4).value
+        return (layout - mean) / std
+
+    def _predicates(self, operands, pair_mask, keys, stride, train):
+        """G2 for the wanted ordered pairs, zeros elsewhere; the union once for both directions."""
+        b, n, _ = pair_mask.shape
+        i, j = upper_triangle(n)
+        wanted = jax.vmap(unordered)(pair_mask)[:, i, j]
+        order, count = pack(wanted.reshape(-1))
+        image, pair = order // i.size, order % i.size
+        rows = {"images": image, "i": i[pair], "j": j[pair], "valid": jnp.arange(order.size) < count}
+        if keys is not None:
+            pair_keys = jax.vmap(jax.random.fold_in)(fold(keys, n)[image], i[pair])
+            rows["keys"] = jax.vmap(jax.random.fold_in)(pair_keys, j[pair])
+        head = EdgeHead(
+            self.config, self.num_objects, self.num_predicates, stride, train, name="edge_head"
+        )
+        packed = _packed(head, operands, rows, count, self.config["roi_chunk"])
+        both = unpack(packed, wanted.reshape(-1)).reshape(b, i.size, 2, -1)
+        g2 = jnp.zeros((b, n, n, self.num_predicates)).at[:, i, j].set(both[:, :, 0])
+        g2 = g2.at[:, j, i].set(both[:, :, 1])
+        return jnp.where(pair_mask[..., None], g2, 0)
+
+    def _label_matrix(self, name: str) -> Float[Array, "c e"]:
+        shape = (self.num_objects, self.config["embed_dim"])
+        return self.param(name, nn.initializers.normal(0.4), shape)  # GloVe's spread (METHOD A24)
+
+    def _stack(self, name: str) -> RelationalStack:
+        config = self.config
+        keys = ("reduction", "row_op", "similarity", "attention_scale")
+        return RelationalStack(
+            config["hidden_dim"], config["num_rem"], config["use_rem"],
+            nn.FrozenDict({key: config[key] for key in keys}), jnp.dtype(config["dtype"]), name=name,
+        )  # fmt: skip
+
+
+class UnitVarianceLinear(nn.Module):
+    """Linear whose outputs have unit variance at initialisation on the given rows (METHOD A23)."""
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]
+    ) -> Float[Array, "b n features"]:
+        """Padded rows do not count."""
+        x = x.astype(jnp.float32)
+        spread = jnp.sqrt((x**2 * mask[..., None]).sum() / jnp.maximum(mask.sum() * x.shape[-1], 1))
+
+        def init(key, shape, dtype=jnp.float32):
+            scale = 1 / (jnp.sqrt(shape[0]) * jnp.maximum(spread, 1e-6))
+            return jax.random.normal(key, shape, dtype) * scale
+
+        return nn.Dense(self.features, kernel_init=init, name="fc")(x)
+
+
+def _packed(
+    head: nn.Module, operands: dict, rows: dict, count: Int[Array, ""], chunk: int
+) -> Float[Array, "m *d"]:
+    """Runs a bound head over packed rows, its parameters among the differentiated operands."""
+    first = jax.tree.map(lambda x: x[:chunk], rows)
+    if head.is_initializing():
+        row = head(operands, first)
+        return jnp.zeros((len(rows["images"]), *row.shape[1:]))
+    if head.is_mutable_collection("batch_stats"):
+        head(operands, first)  # updates the running statistics; the rest is dead code to XLA
+    pure, variables = head.unbind()
+
+    def apply(inputs, chunk_rows):
+        variables, operands = inputs
+        return pure.apply(variables, operands, chunk_rows, mutable=["batch_stats"])[0]
+
+    return packed_map(apply, chunk, (variables, operands), rows, count)

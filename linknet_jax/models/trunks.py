@@ -1,0 +1,56 @@
+"""Convolutional trunks: VGG16 up to conv5_3, and a small one for the embedded default."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 0..1
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Raw RGB to zero mean and unit variance (METHOD 3.1), float32."""
+    return (images.astype(jnp.float32) / 255 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+
+
+class VGG16(nn.Module):
+    """VGG16 to conv5_3 after ReLU: [b, h, w, 3] to [b, h / 16, w / 16, 512]."""
+
+    dtype: jnp.dtype = jnp.float32
+    stride = 16
+
+    @nn.compact
+    def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 512"]:
+        x = normalise(images).astype(self.dtype)
+        for stage, (width, depth) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
+            if stage:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            for layer in range(depth):
+                name = f"conv{stage + 1}_{layer + 1}"
+                x = nn.relu(
+                    nn.Conv(width, (3, 3), kernel_init=he_normal, dtype=self.dtype, name=name)(x)
+                )
+        return x
+
+
+class SmallTrunk(nn.Module):
+    """Four convolutions: [b, h, w, 3] to [b, h / 8, w / 8, 96]; no normalisation across space."""
+
+    dtype: jnp.dtype = jnp.float32
+    stride = 8
+
+    @nn.compact
+    def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 96"]:
+        x = normalise(images).astype(self.dtype)
+        for layer, (width, stride) in enumerate([(32, 2), (48, 2), (96, 2), (96, 1)]):
+            convolution = nn.Conv(
+                width, (3, 3), strides=stride, kernel_init=he_normal, dtype=self.dtype,
+                name=f"conv{layer + 1}",
+            )  # fmt: skip
+            x = nn.relu(convolution(x))
+        return x
+
+
+TRUNKS = {"vgg16": VGG16, "small": SmallTrunk}

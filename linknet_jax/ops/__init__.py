@@ -1,0 +1,1 @@
+"""Pure array functions: static shapes, no parameters, one image unless said otherwise."""

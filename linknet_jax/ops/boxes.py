@@ -1,0 +1,60 @@
+"""Box arithmetic, xyxy in pixels. Every function takes its array library from its arguments."""
+
+from __future__ import annotations
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+Boxes = Float[jax.Array | np.ndarray, "*n 4"]
+
+
+def _library(x) -> types.ModuleType:
+    return jnp if isinstance(x, jax.Array) else np
+
+
+def size(boxes: Boxes, inclusive: bool = False) -> Float[jax.Array | np.ndarray, "*n 2"]:
+    """(width, height); `inclusive` counts both end pixels, one more than half-open boxes have."""
+    return boxes[..., 2:] - boxes[..., :2] + int(inclusive)
+
+
+def union(a: Boxes, b: Boxes) -> Boxes:
+    """The smallest box around both; symmetric."""
+    xp = _library(a)
+    low, high = xp.minimum(a[..., :2], b[..., :2]), xp.maximum(a[..., 2:], b[..., 2:])
+    return xp.concatenate([low, high], axis=-1)
+
+
+def iou(
+    a: Float[jax.Array | np.ndarray, "n 4"],
+    b: Float[jax.Array | np.ndarray, "m 4"],
+    inclusive: bool = False,
+) -> Float[jax.Array | np.ndarray, "n m"]:
+    """Intersection over union of every pair; 0 where both boxes are empty."""
+    xp = _library(a)
+    low = xp.maximum(a[:, None, :2], b[None, :, :2])
+    high = xp.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = xp.prod(xp.maximum(high - low + int(inclusive), 0), axis=-1)
+    areas = [xp.prod(xp.maximum(size(x, inclusive), 0), axis=-1) for x in (a, b)]
+    total = areas[0][:, None] + areas[1][None, :] - shared
+    return xp.where(total > 0, shared / xp.where(total > 0, total, 1), 0)
+
+
+def relative_layout(subject: Boxes, object_: Boxes, corner: bool = False) -> Boxes:
+    """b_{o|s} of eq. 17 with inclusive sizes (METHOD 1.6); `corner` takes x1, y1 for x, y (A10)."""
+    xp = _library(subject)
+    subject_size, object_size = size(subject, True), size(object_, True)
+    half = 0.0 if corner else 0.5
+    shift = (object_[..., :2] + half * object_size) - (subject[..., :2] + half * subject_size)
+    return xp.concatenate([shift / subject_size, xp.log(object_size / subject_size)], axis=-1)
+
+
+def overlaps(boxes: Float[jax.Array | np.ndarray, "n 4"]) -> Bool[jax.Array | np.ndarray, "n n"]:
+    """Which ordered pairs share at least a pixel (inclusive convention), never a box with itself."""
+    xp = _library(boxes)
+    return (iou(boxes, boxes, inclusive=True) > 0) & ~xp.eye(boxes.shape[0], dtype=bool)
+
+

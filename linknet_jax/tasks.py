@@ -1,0 +1,148 @@
+"""The only place that knows which ground truth a task is given (METHOD 1.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+from ml_collections import ConfigDict
+
+from linknet_jax import losses
+from linknet_jax.models.linknet import LinkNet
+from linknet_jax.ops.pairs import all_pairs, sample_pairs
+from linknet_jax.ops.ranking import rank_triplets
+from linknet_jax.types import Batch, Prediction, SceneGraph
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneGraphClassification:
+    """SGCls: boxes are given; object classes and predicates are predicted."""
+
+    config: ConfigDict
+    num_objects: int
+    num_predicates: int
+    name = "sgcls"
+
+    @property
+    def model(self) -> LinkNet:
+        """The network this task runs."""
+        config = nn.FrozenDict(self.config.model.to_dict())
+        return LinkNet(config, self.num_objects, self.num_predicates)
+
+    def inputs(self, batch: Batch, train: bool) -> dict:
+        """The ground truth that enters the forward pass, beside the boxes."""
+        teacher = train and self.config.model.e0_label_train == "ground_truth"
+        return {"labels": batch.labels if teacher else None}
+
+    def forward(
+        self,
+        variables: dict,
+        batch: Batch,
+        pair_mask: Bool[Array, "b n n"],
+        keys: Key[Array, "b"] | None = None,
+        train: bool = False,
+    ) -> tuple[SceneGraph, dict]:
+        """The network's output and the updated running statistics, if it has any."""
+        return self.model.apply(
+            variables, batch.images, batch.image_sizes, batch.boxes, batch.box_mask, pair_mask,
+            keys=keys, train=train, mutable=["batch_stats"] if train else [],
+            **self.inputs(batch, train),
+        )  # fmt: skip
+
+    def weights(self) -> dict[str, float]:
+        """The terms of the loss that this task trains, with their weights (eq. 18)."""
+        config = self.config
+        weights = {"object": config.loss.object, "relation": config.loss.relation}
+        if config.model.use_gcem:
+            weights["context"] = config.loss.context
+        if not config.model.freeze_box_head:
+            weights["box_head"] = config.loss.box_head
+        return weights
+
+    def sample(
+        self, batch: Batch, keys: Key[Array, "b"]
+    ) -> Bool[Array, "b n n"]:
+        """The ordered pairs to train on (METHOD A27)."""
+        limits = self.config.sampling
+        masks = jax.vmap(all_pairs)(batch.box_mask)
+        draw = jax.vmap(sample_pairs, (0, 0, 0, None, None))
+        return draw(batch.predicates, masks, keys, limits.pairs, limits.related)
+
+    def counts(
+        self, batch: Batch, pair_mask: Bool[Array, "b n n"]
+    ) -> dict[str, Float[Array, ""]]:
+        """What each loss is divided by, known before the forward pass."""
+        summed = self.config.loss.context_reduction == "sum"
+        objects, images = batch.box_mask.sum(), batch.example_mask.sum()
+        counts = {
+            "object": objects,
+            "box_head": objects,
+            "relation": pair_mask.sum(),
+            "context": images * (1 if summed else self.num_objects - 1),
+        }
+        return {name: counts[name].astype(jnp.float32) for name in self.weights()}
+
+    def losses(
+        self,
+        variables: dict,
+        batch: Batch,
+        pair_mask: Bool[Array, "b n n"],
+        keys: Key[Array, "b"],
+    ) -> tuple[dict[str, Float[Array, ""]], dict]:
+        """Sums of the losses, and the updated running statistics."""
+        graph, updates = self.forward(variables, batch, pair_mask, keys, train=True)
+        terms = {
+            "object": lambda: losses.cross_entropy(graph.O4, batch.labels, batch.box_mask),
+            "relation": lambda: losses.cross_entropy(graph.G2, batch.predicates, pair_mask),
+            "context": lambda: losses.multi_label(
+                graph.context_logits,
+                losses.present_classes(batch.labels, batch.box_mask, self.num_objects),
+                batch.example_mask,
+            ),
+            "box_head": lambda: losses.cross_entropy(
+                graph.box_logits, batch.labels, batch.box_mask
+            ),
+        }
+        return {name: terms[name]() for name in self.weights()}, updates
+
+    def objects(self, graph: SceneGraph, batch: Batch) -> tuple[Array, Array]:
+        """Label of every box and its score: softmax over all classes, background never chosen."""
+        labels = 1 + jnp.argmax(graph.O4[..., 1:], axis=-1)
+        probabilities = jax.nn.softmax(graph.O4)
+        return labels, jnp.take_along_axis(probabilities, labels[..., None], -1)[..., 0]
+
+    def predict(self, variables: dict, batch: Batch) -> Prediction:
+        """Ranked triplets of every image (METHOD 5.1)."""
+        masks = jax.vmap(all_pairs)(batch.box_mask)
+        graph, _ = self.forward(variables, batch, masks)
+        labels, scores = self.objects(graph, batch)
+        return jax.vmap(rank_triplets)(labels, scores, graph.G2, masks)
+
+
+class PredicateClassification(SceneGraphClassification):
+    """PredCls: boxes and object classes are given; predicates are predicted."""
+
+    name = "predcls"
+
+    def inputs(self, batch: Batch, train: bool) -> dict:
+        """True labels feed the edges; l_i is the detector's or one-hot (METHOD A2)."""
+        inputs = {"labels": batch.labels}
+        if self.config.model.predcls_l == "gt":
+            inputs["label_distribution"] = jax.nn.one_hot(batch.labels, self.num_objects)
+        return inputs
+
+    def weights(self) -> dict[str, float]:
+        """No loss on labels that are given; the box head trains where l_i needs it."""
+        dropped = {"object"} | ({"box_head"} if self.config.model.predcls_l == "gt" else set())
+        return {name: w for name, w in super().weights().items() if name not in dropped}
+
+    def objects(self, graph: SceneGraph, batch: Batch) -> tuple[Array, Array]:
+        """The given labels, score 1."""
+        return batch.labels, jnp.ones(batch.labels.shape)
+
+
+TASKS = {"sgcls": SceneGraphClassification, "predcls": PredicateClassification}
+EVALUATED = {"sgcls": ("sgcls", "predcls"), "predcls": ("predcls",)}  # tasks a checkpoint serves

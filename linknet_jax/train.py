@@ -1,0 +1,324 @@
+"""The training step and the loop."""
+
+from __future__ import annotations
+
+import collections
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, PyTree
+from ml_collections import ConfigDict
+
+from linknet_jax import data, parallel, validation
+from linknet_jax import state as states
+from linknet_jax.checkpoints import Checkpoints
+from linknet_jax.data import statistics
+from linknet_jax.evaluate import Predict, compile_predict, evaluate_split
+from linknet_jax.state import TrainState
+from linknet_jax.tasks import TASKS, SceneGraphClassification
+from linknet_jax.types import Batch
+from linknet_jax.writer import Writer
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict]]
+
+# Changing these never changes what a run computes.
+FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.threads", "data.prefetch",
+                  "eval.step", "eval.batch_size", "train.log_every", "checkpoint")  # fmt: skip
+
+
+def train(config: ConfigDict, workdir: epath.Path) -> bool:
+    """Trains `config.task`, evaluating and checkpointing as it goes; resumes from `workdir`.
+
+    Returns False where a signal ended it before its time.
+    """
+    mesh = parallel.create_mesh()
+    train_data, val_data = data.build(config, "train"), data.build(config, "val")
+    task = create_task(config, train_data)
+    size, last, every = config.train.batch_size, config.train.steps, config.train
+    with Checkpoints(workdir, config.eval.metric, config.checkpoint.keep) as saved:
+        state = create_or_restore(config, task, train_data, mesh, saved)
+        first = int(state.step)
+        step_fn, predict = compile_train_step(task, mesh), compile_predict(task, mesh)
+        share = (jax.process_index(), jax.process_count())
+        batches = train_data.train_batches(size, config.seed, first, *share)
+        recent: collections.deque = collections.deque(maxlen=every.log_every)
+        with Writer(workdir, first, last, size) as writer, Preemption() as signals:
+            writer.say(summary(config, state, train_data, first))
+            if finished_early(state, config):
+                return True
+            for step, batch in steps(first, last, batches, mesh):
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, values = step_fn(state, batch)
+                recent.append((step, values))
+                writer.advance()
+                stop = signals.requested
+                evaluating = step % every.eval_every == 0 or step == last
+                saving = evaluating or stop or step % config.checkpoint.every == 0
+                if saving or step % every.log_every == 0:
+                    check_finite(state, recent)
+                    writer.progress(step, {name: float(x) for name, x in values.items()})
+                metrics = None
+                if evaluating:
+                    state, metrics = validate(state, config, task, predict, val_data, mesh, writer)
+                if saving:
+                    saved.save(step, items(state, config), metrics, about(config, train_data))
+                if stop and step < last:
+                    writer.say(f"signal {stop}: saved after step {step}; rerun to resume")
+                    return False
+                if evaluating and finished_early(state, config):
+                    writer.say(f"no progress in {every.early_stop} evaluations: stopped early")
+                    break
+    return True
+
+
+def steps(first: int, last: int, batches: Iterator[Batch], mesh: Mesh):
+    """(step, global batch) for the steps after `first`."""
+    try:
+        yield from zip(range(first + 1, last + 1), parallel.device_batches(batches, mesh))
+    finally:
+        batches.close()
+
+
+def create_task(config: ConfigDict, dataset: data.Dataset) -> SceneGraphClassification:
+    """The configured task, its class counts from the data set."""
+    vocabulary = dataset.vocabulary
+    return TASKS[config.task](config, len(vocabulary.objects), len(vocabulary.predicates))
+
+
+def create_or_restore(
+    config: ConfigDict,
+    task: SceneGraphClassification,
+    dataset: data.Dataset,
+    mesh: Mesh,
+    saved: Checkpoints,
+) -> TrainState:
+    """The latest checkpoint of this very run, or a fresh state."""
+    same = parallel.replicated(mesh)
+
+    def create(key: Array) -> TrainState:
+        return states.create_state(config, task, key, *measured(config, dataset))
+
+    if saved.latest is None:
+        key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
+        return jax.jit(create, out_shardings=same)(key)
+    validation.check_same_run(saved.about(saved.latest)["config"], config, FREE_TO_CHANGE)
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    stored = saved.restore(saved.latest, items(shapes, config), same)
+    return TrainState(
+        params=stored["params"],
+        constants=stored["constants"],
+        ema=stored.get("ema", {}),
+        **stored["train"],
+    )
+
+
+def measured(config: ConfigDict, dataset: data.Dataset) -> tuple[dict, dict]:
+    """(constants, parameter tables) that come from the training split (METHOD A11, A17, A24)."""
+    annotations = dataset.annotations
+    scales = [config.data.image_size / max(a.width, a.height) for a in annotations]
+    mean, std = statistics.layout_moments(annotations, scales)
+    tables = {}
+    if config.model.frequency_bias:
+        sizes = len(dataset.vocabulary.objects), len(dataset.vocabulary.predicates)
+        counts = statistics.count(annotations, *sizes, False)
+        tables["frequency_bias"] = statistics.log_frequencies(*counts)
+    if config.model.word_vectors:
+        vectors = statistics.word_vectors(config.model.word_vectors, config.model.embed_dim)
+        tables |= {"K0": vectors, "K1": vectors}
+    return {"layout_mean": mean, "layout_std": std}, tables
+
+
+def items(state: TrainState, config: ConfigDict) -> dict[str, PyTree]:
+    """A state as separately restorable items: evaluation needs no optimizer."""
+    steering = ("step", "opt_state", "control", "bad_step")
+    result = {"params": state.params, "constants": state.constants}
+    result["train"] = {name: getattr(state, name) for name in steering}
+    return result | ({"ema": state.ema} if config.train.ema else {})
+
+
+def about(config: ConfigDict, dataset: data.Dataset) -> dict:
+    """What a checkpoint says of itself."""
+    names = dataset.vocabulary
+    vocabulary = {"objects": list(names.objects), "predicates": list(names.predicates)}
+    return {"config": config.to_dict(), "vocabulary": vocabulary}
+
+
+def compile_train_step(task: SceneGraphClassification, mesh: Mesh) -> Step:
+    """The jitted step: every device differentiates its own images, one sum joins the gradients."""
+    config, split, same = task.config, PartitionSpec(parallel.AXIS), PartitionSpec()
+    optimizer = states.create_optimizer(config.train)
+    schedule = states.create_schedule(config.train)
+
+    def gradients(params, constants, step, batch):
+        return local_gradients(task, params, constants, step, batch)
+
+    shared = jax.shard_map(
+        gradients, mesh=mesh, in_specs=(same, same, same, split), out_specs=same, check_vma=False
+    )
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+        grads, constants, losses = shared(state.params, state.constants, state.step, batch)
+        rate = schedule(state.step) * state.control.lr_scale
+        norm = optax.tree.norm(grads)
+        values = {"loss": sum(losses.values()), **losses, "grad_norm": norm, "lr": rate}
+        finite = jnp.isfinite(values["loss"]) & jnp.isfinite(norm) & (state.bad_step < 0)
+        new = apply_gradients(state, grads, constants, optimizer, rate, config)
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        bad = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step + 1)
+        return new.replace(step=state.step + 1, bad_step=bad), values
+
+    placed = (parallel.replicated(mesh), parallel.split_images(mesh))
+    return jax.jit(train_step, donate_argnums=0, in_shardings=placed, out_shardings=placed[0])
+
+
+def local_gradients(
+    task: SceneGraphClassification, params: dict, constants: dict, step: Array, batch: Batch
+) -> tuple[dict, dict, dict]:
+    """(gradients, constants, losses) of the global batch, from one device's images.
+
+    Losses are sums divided by global counts, which are known beforehand: the value depends neither
+    on padding, nor on accumulation, nor on the number of devices.
+    """
+    config = task.config
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.image_index)
+    pair_mask = task.sample(batch, keys)
+    weights = task.weights()
+    counts = jax.lax.psum(task.counts(batch, pair_mask), parallel.AXIS)
+    counts = jax.tree.map(lambda count: jnp.maximum(count, 1), counts)
+    trained, frozen = states.split_params(params, config)
+
+    def loss(trained, constants, part):
+        variables = {"params": states.join_params(trained, frozen), **constants}
+        sums, updates = task.losses(variables, *part)
+        terms = {name: weights[name] * sums[name] / counts[name] for name in weights}
+        return sum(terms.values()), (terms, {**constants, **updates})
+
+    differentiate = jax.grad(loss, has_aux=True)
+    if config.train.accumulation == 1:  # a loop of one trip costs XLA's CPU convolutions 20-fold
+        grads, (terms, constants) = differentiate(trained, constants, (batch, pair_mask, keys))
+    else:
+        parts = split_parts((batch, pair_mask, keys), config.train.accumulation)
+        grads, terms, constants = accumulate(differentiate, trained, constants, parts, counts)
+    constants = jax.lax.pmean(constants, parallel.AXIS)
+    return jax.lax.psum(grads, parallel.AXIS), constants, jax.lax.psum(terms, parallel.AXIS)
+
+
+def split_parts(tree: PyTree, parts: int) -> PyTree:
+    """Leading axis [b] to [parts, b / parts]."""
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), tree)
+
+
+def accumulate(
+    differentiate: Callable, trained: dict, constants: dict, parts: PyTree, terms: dict
+) -> tuple[dict, dict, dict]:
+    """Sums gradients and loss terms over the parts; running statistics pass from part to part."""
+
+    def body(carry, part):
+        grads, terms, constants = carry
+        new_grads, (new_terms, constants) = differentiate(trained, constants, part)
+        return (*jax.tree.map(jnp.add, (grads, terms), (new_grads, new_terms)), constants), None
+
+    zeros = jax.tree.map(jnp.zeros_like, (trained, terms))
+    return jax.lax.scan(body, (*zeros, constants), parts)[0]
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: dict,
+    constants: dict,
+    optimizer: optax.GradientTransformation,
+    rate: Array,
+    config: ConfigDict,
+) -> TrainState:
+    """One optimizer step on the trained parameters."""
+    trained, frozen = states.split_params(state.params, config)
+    directions, opt_state = optimizer.update(grads, state.opt_state, trained)
+    trained = {
+        path: x - rate * states.rate_ratio(path, config.train) * directions[path]
+        for path, x in trained.items()
+    }
+    decay = config.train.ema
+    ema = jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, state.ema, trained if decay else {})
+    params = states.join_params(trained, frozen)
+    return state.replace(params=params, constants=constants, opt_state=opt_state, ema=ema)
+
+
+def validate(
+    state: TrainState,
+    config: ConfigDict,
+    task: SceneGraphClassification,
+    predict: Predict,
+    dataset: data.Dataset,
+    mesh: Mesh,
+    writer: Writer,
+) -> tuple[TrainState, dict]:
+    """Scores the validation split and lets the plateau and early-stop rules see the result."""
+    params = states.eval_params(state.params, state.ema, config)
+    variables = {"params": params, **state.constants}
+    scores = evaluate_split(predict, task, variables, dataset, "val", mesh)["model"]
+    metrics = {name: x for name, x in scores.items() if isinstance(x, float)}
+    metric = metrics[config.eval.metric]
+    writer.say(f"  validation {task.name} {config.eval.metric} {100 * metric:.2f} %")
+    writer.scalars(int(state.step), metrics, "val")
+    writer.restart_clock(int(state.step))
+    control = states.update_control(jax.device_get(state.control), metric, config.train)
+    same = parallel.replicated(mesh)
+    control = jax.tree.map(
+        lambda x: jax.make_array_from_callback((), same, lambda _: np.asarray(x)), control
+    )
+    return state.replace(control=control), metrics
+
+
+def finished_early(state: TrainState, config: ConfigDict) -> bool:
+    """Whether `train.early_stop` evaluations in a row brought no progress."""
+    return bool(config.train.early_stop) and int(state.control.idle) >= config.train.early_stop
+
+
+def check_finite(state: TrainState, recent: collections.deque) -> None:
+    """FloatingPointError at the first non-finite step; the parameters are still those before it."""
+    bad = int(state.bad_step)
+    if bad < 0:
+        return
+    values = next((v for step, v in recent if step == bad), {})
+    report = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+    raise FloatingPointError(
+        f"step {bad} is not finite: {report}. The last checkpoint is intact; lower train.lr, "
+        "raise train.warmup or set train.clip, then train in another --workdir"
+    )
+
+
+def summary(config: ConfigDict, state: TrainState, dataset: data.Dataset, first: int) -> str:
+    """What is about to run, in one line."""
+    million = sum(x.size for x in flatten_dict(state.params).values()) / 1e6
+    start = f"resumes after step {first}" if first else "starts"
+    return (
+        f"{config.task} on {config.data.name}: {len(dataset.annotations)} images, "
+        f"{million:.1f} M parameters, {jax.device_count()} {jax.default_backend()} devices; {start}"
+    )
+
+
+class Preemption:
+    """Turns SIGTERM into a request that the loop answers with a checkpoint and a clean end."""
+
+    requested = 0
+
+    def __enter__(self) -> Preemption:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._request)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _request(self, number: int, frame: object) -> None:
+        self.requested = number

@@ -1,0 +1,129 @@
+"""What a configuration must satisfy, told before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+CHOICES = {
+    "task": ("sgcls", "predcls"),
+    "model.trunk": ("small", "vgg16"),
+    "model.roi_align": ("aligned", "motifs"),
+    "model.row_op": ("softmax", "sigmoid"),
+    "model.similarity": ("dot", "euclidean", "euclidean_root"),
+    "model.attention_scale": ("none", "rsqrt_dim"),
+    "model.e0_label": ("argmax", "softmax"),
+    "model.e0_label_train": ("ground_truth", "argmax"),
+    "model.predcls_l": ("detector", "gt"),
+    "model.context_pool": ("full", "valid"),
+    "model.layout_box": ("center", "corner"),
+    "model.layout_head": ("mlp", "linear", "batch_norm"),
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.context_reduction": ("mean", "sum"),
+    "train.optimizer": ("sgd", "adamw"),
+    "train.schedule": ("constant", "step", "cosine", "plateau"),
+    "eval.iou": ("inclusive", "exclusive"),
+}
+AT_LEAST_ONE = (
+    "data.max_objects", "data.threads", "model.roi_size", "model.roi_chunk", "model.fc_dim",
+    "model.embed_dim", "model.hidden_dim", "model.pooling_dim", "model.layout_dim",
+    "model.num_rem", "model.reduction", "sampling.pairs", "train.batch_size", "train.steps",
+    "train.accumulation", "train.log_every", "train.eval_every", "eval.batch_size",
+    "checkpoint.every", "checkpoint.keep",
+)  # fmt: skip
+FRACTIONS = ("model.dropout", "train.ema", "train.decay", "train.momentum")
+STRIDES = {"small": 8, "vgg16": 16}
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one ValueError that names each wrong value, the rule and the remedy."""
+    problems = [
+        *_choices(config),
+        *(f"{key}={config[key]}: must be at least 1" for key in AT_LEAST_ONE if config[key] < 1),
+        *(f"{key}={config[key]}: must lie in [0, 1)" for key in FRACTIONS
+          if not 0 <= config[key] < 1),
+        *_relations(config),
+    ]  # fmt: skip
+    if problems:
+        raise ValueError("configuration:\n  " + "\n  ".join(f"--config.{p}" for p in problems))
+
+
+def _choices(config: ConfigDict) -> Iterable[str]:
+    for key, allowed in CHOICES.items():
+        if config[key] not in allowed:
+            yield f"{key}={config[key]!r}: must be one of {', '.join(allowed)}"
+
+
+def _relations(config: ConfigDict) -> Iterable[str]:
+    model, train = config.model, config.train
+    stride = STRIDES.get(model.trunk, 1)
+    if config.data.image_size < 2 * stride:
+        yield f"data.image_size={config.data.image_size}: must be at least {2 * stride}"
+    if train.batch_size % train.accumulation:
+        yield (
+            f"train.batch_size={train.batch_size}: must be a multiple of "
+            f"train.accumulation={train.accumulation}"
+        )
+    if not 0 <= config.sampling.related <= config.sampling.pairs:
+        yield (
+            f"sampling.related={config.sampling.related}: must lie between 0 and "
+            f"sampling.pairs={config.sampling.pairs}"
+        )
+    if model.union_mask and model.roi_size != 7:
+        yield f"model.roi_size={model.roi_size}: the union mask is 7 x 7; set 7 or union_mask=False"
+    if train.lr <= 0:
+        yield f"train.lr={train.lr}: must be positive"
+    if not config.eval.ks or max(config.eval.ks) > 100 or min(config.eval.ks) < 1:
+        yield f"eval.ks={config.eval.ks}: each K must lie in 1 .. 100"
+    metrics = [f"{kind}@{k}" for k in config.eval.ks for kind in ("R", "ng-R", "mR", "ng-mR")]
+    if config.eval.metric not in metrics:
+        yield f"eval.metric={config.eval.metric!r}: must be one of {', '.join(metrics)}"
+
+
+def check_devices(config: ConfigDict, devices: int) -> None:
+    """ValueError where a batch cannot be split over the devices."""
+    for key, parts in (("train.batch_size", config.train.accumulation), ("eval.batch_size", 1)):
+        if config[key] % (devices * parts):
+            raise ValueError(
+                f"--config.{key}={config[key]} must be a multiple of {devices * parts} "
+                f"({devices} devices x {parts} accumulation steps)"
+            )
+
+
+def check_same_run(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> None:
+    """ValueError that lists what a rerun changed and may not; train.steps may only grow."""
+    old, new = flatten(stored), flatten(config.to_dict())
+    changed = {
+        key: (old.get(key, "(absent)"), new.get(key, "(absent)"))
+        for key in sorted(old.keys() | new.keys())
+        if _plain(old.get(key)) != _plain(new.get(key)) and not key.startswith(free)
+    }
+    grown = changed.get("train.steps")
+    if grown and grown[1] > grown[0]:
+        del changed["train.steps"]
+    if changed:
+        raise ValueError(
+            "this workdir holds a run with other settings; take another --workdir, or set back:\n"
+            + "\n".join(f"  --config.{key}={a}  (now {b})" for key, (a, b) in changed.items())
+        )
+
+
+def check_same_model(stored: ConfigDict, config: ConfigDict) -> None:
+    """ValueError that lists what an evaluation changed: only data.* and eval.* may differ."""
+    free = ("data.", "eval.", "name", "compilation_cache")
+    check_same_run(stored.to_dict(), config, free)
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted path."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

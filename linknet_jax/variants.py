@@ -1,0 +1,75 @@
+"""Named overrides of the default configuration: data sets, presets, rows of the paper's tables."""
+
+from __future__ import annotations
+
+PAPER_SIZE = {
+    "model.trunk": "vgg16",
+    "model.fc_dim": 4096,
+    "model.pooling_dim": 4096,
+    "model.embed_dim": 200,
+    "model.hidden_dim": 256,
+    "model.layout_dim": 128,
+    "model.dropout": 0.5,
+    "data.image_size": 592,
+    "data.max_objects": 64,
+    "train.batch_size": 6,
+    "eval.batch_size": 8,
+}
+
+# METHOD 3.4: 1e-3 an image of the batch, a tenth of it for fc6 and fc7.
+PAPER_TRAINING = {
+    "train.optimizer": "sgd",
+    "train.lr": 6e-3,
+    "train.fc_lr_ratio": 0.1,
+    "train.schedule": "plateau",
+    "train.warmup": 0,
+    "train.eval_every": 9620,  # an epoch of 57,723 images
+    "train.steps": 96200,
+    "train.early_stop": 8,
+    "train.log_every": 100,
+    "checkpoint.every": 2000,
+    "eval.metric": "R@100",
+}
+
+DATASETS = {
+    "vrd": {
+        "data.name": "vrd",
+        "data.image_size": 256,
+        "data.max_objects": 24,
+        "train.steps": 1000,
+        "train.eval_every": 250,
+        "train.warmup": 50,
+        "eval.metric": "R@50",
+        "eval.batch_size": 20,
+    },
+}
+
+PRESETS = {
+    "paper": {},  # the equations as they stand: the default of every flag
+    "motifs": {
+        "model.frequency_bias": True,
+        "model.union_mask": True,
+        "model.layout_head": "batch_norm",
+    },
+    "size592": PAPER_SIZE | PAPER_TRAINING,
+}
+
+# Tables 2a, 2b and 3 of the paper (METHOD 1.9).
+TABLES = {
+    "exp1": {"model.use_glem": False, "model.use_gcem": False},
+    "exp2": {"model.use_gcem": False},
+    "exp3": {"model.use_glem": False},
+    "exp4": {"model.row_op": "sigmoid"},
+    "exp5": {
+        "model.use_glem": False,
+        "model.use_gcem": False,
+        "model.similarity": "euclidean",
+    },
+    "exp6": {"model.similarity": "euclidean"},
+    **{f"rem{n}": {"model.num_rem": n} for n in (1, 2, 3, 4)},
+    **{f"r{r}": {"model.reduction": r} for r in (1, 2, 4, 8)},
+    "e0_softmax": {"model.e0_label": "softmax"},
+    "e0_no_context": {"model.e0_context": False},
+}
+
+VARIANTS = DATASETS | PRESETS | TABLES

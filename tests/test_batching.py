@@ -1,0 +1,86 @@
+"""Padding, masks, the draw among several predicates, and the limit on objects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from linknet_jax.data.batching import BENIGN_BOX, FILLER, check_max_objects, make_batch
+from linknet_jax.types import Annotation
+
+
+def annotation(name, count, relations):
+    corners = np.random.default_rng(count).uniform(0, 40, (count, 2))
+    return Annotation(
+        image_id=name,
+        width=100,
+        height=80,
+        boxes=np.concatenate([corners, corners + 20], 1),
+        labels=np.arange(1, count + 1, dtype=np.int32),
+        relations=np.array(relations, np.int32).reshape(-1, 3),
+    )
+
+
+ANNOTATIONS = [
+    annotation("a.jpg", 2, [(0, 1, 3), (1, 0, 4)]),
+    annotation("b.jpg", 4, [(0, 1, 5), (0, 1, 6), (0, 1, 6), (2, 2, 7), (3, 0, 8)]),
+    annotation("c.jpg", 0, []),
+]
+
+
+def batch(indices, epochs=None, max_objects=5, seed=0, scale=0.5):
+    b = len(indices)
+    return make_batch(
+        ANNOTATIONS,
+        np.full((b, 8, 8, 3), 9, np.uint8),
+        np.full((b, 2), 8, np.float32),
+        np.full(b, scale),
+        np.array(indices),
+        np.zeros(b, int) if epochs is None else np.array(epochs),
+        max_objects,
+        seed,
+    )
+
+
+def test_padding():
+    result = batch([1, 0, FILLER, 2])
+    np.testing.assert_array_equal(result.box_mask.sum(1), [4, 2, 0, 0])
+    np.testing.assert_array_equal(result.boxes[0, :4], np.float32(ANNOTATIONS[1].boxes * 0.5))
+    assert (result.boxes[~result.box_mask] == BENIGN_BOX).all()
+    np.testing.assert_array_equal(result.labels[1], [1, 2, 0, 0, 0])
+    np.testing.assert_array_equal(result.example_mask, [True, True, False, True])
+    np.testing.assert_array_equal(result.image_index, [1, 0, -1, 2])
+    expected = np.zeros((5, 5))
+    expected[0, 1], expected[1, 0] = 3, 4
+    np.testing.assert_array_equal(result.predicates[1], expected)
+    assert not result.predicates[2:].any() and not result.predicates[0, 2, 2]
+    types = [x.dtype for x in (result.images, result.boxes, result.labels, result.predicates)]
+    assert types == [np.uint8, np.float32, np.int32, np.int32]
+
+
+def test_one_of_several_predicates_is_drawn_uniformly_among_annotations():
+    drawn = np.concatenate(
+        [batch([1] * 300, np.arange(300) + 300 * seed, seed=seed).predicates[:, 0, 1]
+         for seed in range(4)]
+    )  # fmt: skip
+    counts = np.bincount(drawn, minlength=7)
+    assert counts.sum() == counts[5] + counts[6] == 1200
+    assert abs(counts[5] / 1200 - 1 / 3) < 0.06
+
+
+def test_draw_depends_on_seed_epoch_and_image_alone():
+    together = batch([0, 1, 1, 1], [0, 3, 4, 9])
+    alone = batch([1], [4])
+    np.testing.assert_array_equal(together.predicates[2], alone.predicates[0])
+    draws = {batch([1], [e], seed=s).predicates[0, 0, 1] for e in range(6) for s in range(2)}
+    assert draws == {5, 6}
+
+
+def test_too_many_objects():
+    match = r"image 'b.jpg' has 4 objects, but data.max_objects is 3 .*--config.data.max_objects=4"
+    with pytest.raises(ValueError, match=match):
+        check_max_objects(ANNOTATIONS, 3)
+    with pytest.raises(ValueError, match=match):
+        batch([1], max_objects=3)
+    check_max_objects(ANNOTATIONS, 4)
+    check_max_objects([], 4)
