@@ -20,9 +20,15 @@ policies = ocp.training.preservation_policies
 class Checkpoints:
     """The folder `WORKDIR/checkpoints`, one sub-folder a step."""
 
-    def __init__(self, workdir: epath.Path, metric: str = "", keep: int = 2):
-        """`metric` names the entry of a save's metrics that decides which one is best."""
+    def __init__(self, workdir: epath.Path, metric: str = "", keep: int = 0):
+        """`metric` names the entry of a save's metrics that decides which one is best.
+
+        With `keep`, how many of the latest steps stay, checkpoints may be written. Without, nothing
+        in the workdir changes, not even what another process writes; ValueError if it has none.
+        """
         self.folder = epath.Path(workdir).absolute() / "checkpoints"
+        if not keep and not self.folder.is_dir():
+            raise ValueError(f"{workdir} holds no checkpoints; train first, or mend --workdir")
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[metric],
             n=1,
@@ -31,8 +37,8 @@ class Checkpoints:
         self._saved = ocp.training.Checkpointer(
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            cleanup_tmp_directories=True,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(max(keep, 1)), best]),
+            cleanup_tmp_directories=keep > 0,
         )
         self._metric = metric
 
@@ -48,11 +54,11 @@ class Checkpoints:
         return self._saved.latest.step if self._saved.latest else None
 
     def best(self) -> int | None:
-        """The step with the highest metric, the earliest of equals; the latest without any."""
+        """The step with the highest metric, the last of equals; the latest without any."""
         scored = [c for c in self._saved.checkpoints if c.metrics and self._metric in c.metrics]
         if not scored:
             return self.latest
-        return max(scored, key=lambda c: (c.metrics[self._metric], -c.step)).step
+        return max(scored, key=lambda c: (c.metrics[self._metric], c.step)).step
 
     def resolve(self, step: str) -> int:
         """`best`, `latest` or a number as a step that exists; ValueError with what there is."""

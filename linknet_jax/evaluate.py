@@ -22,6 +22,7 @@ from linknet_jax.metrics.table import predicate_table, results_table
 from linknet_jax.state import create_state, eval_params
 from linknet_jax.tasks import EVALUATED, TASKS, SceneGraphClassification
 from linknet_jax.types import Batch, Prediction, image_of
+from linknet_jax.visualize import draw_graph, stack
 
 Predict = Callable[[dict, Batch], Prediction]
 
@@ -142,7 +143,38 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
         results["ceiling"] = {t.name: ceiling(config, t.name, splits["test"], "test") for t in tasks}
     if jax.process_index() == 0:
         _write(results, workdir)
+    if jax.process_count() == 1:
+        draw_examples(compile_predict(tasks[0], mesh), variables, splits["test"], config, workdir)
     return results
+
+
+def draw_examples(
+    predict: Predict,
+    variables: dict,
+    dataset: data.Dataset,
+    config: ConfigDict,
+    workdir: epath.Path,
+    count: int = 4,
+) -> None:
+    """Writes examples.png: the first images of the split with their predicted graphs."""
+    batches = dataset.evaluation_batches(config.eval.batch_size)
+    batch = next(batches)
+    batches.close()
+    result = parallel.local_rows(predict(variables, batch))
+    pictures = []
+    for row, index in enumerate(batch.image_index[:count]):
+        annotation = dataset.annotations[int(index)]
+        known = annotation.relations if dataset.truth is None else dataset.truth[int(index)]
+        n, known = len(annotation.boxes), {tuple(map(int, relation)) for relation in known}
+        height, width = batch.image_sizes[row].astype(int)
+        view, boxes = batch.images[row, :height, :width], batch.boxes[row, :n]
+        pictures.append(
+            draw_graph(view, boxes, image_of(result, row), dataset.vocabulary, known)
+        )
+    path = epath.Path(workdir) / "examples.png"
+    with path.open("wb") as file:
+        stack(pictures).save(file, format="PNG")
+    print(f"pictures of predicted graphs: {path}")
 
 
 def _write(results: dict, workdir: epath.Path) -> None:

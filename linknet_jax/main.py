@@ -40,9 +40,9 @@ def run(argv: list[str]) -> None:
     if {"--help", "-h"} & set(argv):
         print(__doc__)
         return
+    parallel.initialize_distributed()  # before anything that starts JAX, as checkpoints do
     config, mode, workdir = parse(argv)
     validation.validate(config)
-    parallel.initialize_distributed()
     validation.check_devices(config, jax.device_count())
     cache = config.compilation_cache or str(workdir / "jax_cache")
     jax.config.update("jax_compilation_cache_dir", cache)

@@ -30,6 +30,9 @@ def initialize_distributed() -> None:
         jax.distributed.initialize()
     except ValueError:  # no cluster: one process
         return
+    except RuntimeError as error:  # called from a program that already uses JAX, alone
+        if "must be called before" not in str(error):
+            raise
 
 
 def create_mesh() -> Mesh:

@@ -21,6 +21,7 @@ from linknet_jax import data, parallel, validation
 from linknet_jax import state as states
 from linknet_jax.checkpoints import Checkpoints
 from linknet_jax.data import statistics
+from linknet_jax.data.word_vectors import load_word_vectors
 from linknet_jax.evaluate import Predict, compile_predict, evaluate_split
 from linknet_jax.state import TrainState
 from linknet_jax.tasks import TASKS, SceneGraphClassification
@@ -125,13 +126,14 @@ def measured(config: ConfigDict, dataset: data.Dataset) -> tuple[dict, dict]:
     annotations = dataset.annotations
     scales = [config.data.image_size / max(a.width, a.height) for a in annotations]
     mean, std = statistics.layout_moments(annotations, scales)
+    sizes = len(dataset.vocabulary.objects), len(dataset.vocabulary.predicates)
     tables = {}
     if config.model.frequency_bias:
-        sizes = len(dataset.vocabulary.objects), len(dataset.vocabulary.predicates)
         counts = statistics.count(annotations, *sizes, False)
         tables["frequency_bias"] = statistics.log_frequencies(*counts)
     if config.model.word_vectors:
-        vectors = statistics.word_vectors(config.model.word_vectors, config.model.embed_dim)
+        path, dim = config.model.word_vectors, config.model.embed_dim
+        vectors = load_word_vectors(path, sizes[0], dim)
         tables |= {"K0": vectors, "K1": vectors}
     return {"layout_mean": mean, "layout_std": std}, tables
 
@@ -307,18 +309,25 @@ def summary(config: ConfigDict, state: TrainState, dataset: data.Dataset, first:
 
 
 class Preemption:
-    """Turns SIGTERM into a request that the loop answers with a checkpoint and a clean end."""
+    """Turns SIGTERM and Ctrl-C into a request that the loop answers with a checkpoint.
+
+    A second signal ends the run at once. Outside the main thread nothing is installed.
+    """
 
     requested = 0
 
     def __enter__(self) -> Preemption:
+        self._previous = {}
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._request)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _request(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
         self.requested = number

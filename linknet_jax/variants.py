@@ -51,7 +51,7 @@ PRESETS = {
         "model.union_mask": True,
         "model.layout_head": "batch_norm",
     },
-    "size592": PAPER_SIZE | PAPER_TRAINING,
+    "full_size": PAPER_SIZE | PAPER_TRAINING,
 }
 
 # Tables 2a, 2b and 3 of the paper (METHOD 1.9).

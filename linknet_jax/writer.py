@@ -48,6 +48,7 @@ class Writer:
         rate = (step - done) / max(now - start, 1e-9)
         self._last = (step, now)
         left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / rate))
+        values = {"loss": values["loss"], **values}
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         images = rate * self._batch
         self.say(f"step {step}/{self._steps}  {numbers}  {images:.1f} images/s  left {left}")

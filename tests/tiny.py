@@ -1,0 +1,124 @@
+"""A LinkNet small enough to compile in seconds, and batches with garbage in their padding."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linknet_jax.config import get_default
+from linknet_jax.ops.pairs import all_pairs
+from linknet_jax.state import create_state
+from linknet_jax.tasks import TASKS
+from linknet_jax.types import Batch
+
+OBJECTS, PREDICATES, SIDE, STRIDE = 5, 4, 32, 8
+SIZES = {
+    "model.fc_dim": 12,
+    "model.embed_dim": 6,
+    "model.hidden_dim": 10,
+    "model.pooling_dim": 8,
+    "model.layout_dim": 5,
+    "model.roi_size": 3,
+    "model.roi_chunk": 4,
+    "model.dropout": 0.0,
+    "data.image_size": SIDE,
+    "sampling.pairs": 7,
+    "sampling.related": 2,
+}
+MOMENTS = {"layout_mean": np.array([0.1, -0.2, 0.3, 0.0]), "layout_std": np.array([1.5, 2, 1, 0.5])}
+
+
+def create_task(name: str = "sgcls", **overrides):
+    """The task of that name with tiny sizes; overrides are keyed `section__leaf`."""
+    config = get_default(name)
+    config.update_from_flattened_dict(SIZES)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    return TASKS[name](config, OBJECTS, PREDICATES)
+
+
+@functools.lru_cache
+def variables(**overrides) -> dict:
+    """Initial parameters and constants."""
+    task = create_task(**overrides)
+    state = jax.jit(
+        lambda key: create_state(task.config, task, key, MOMENTS, {})
+    )(jax.random.key(3))  # fmt: skip
+    return {"params": state.params, **state.constants}
+
+
+@functools.lru_cache
+def loss_function(name: str = "sgcls", **overrides):
+    """(variables, batch, pair_mask, keys) to ((sum of the losses, (terms, updates)), gradients)."""
+    task = create_task(name, **overrides)
+
+    def total(params, constants, batch, pair_mask, keys):
+        terms, updates = task.losses({"params": params, **constants}, batch, pair_mask, keys)
+        return sum(terms.values()), (terms, updates)
+
+    def split(variables, *rest):
+        constants = {k: v for k, v in variables.items() if k != "params"}
+        return jax.value_and_grad(total, has_aux=True)(variables["params"], constants, *rest)
+
+    return jax.jit(split)
+
+
+@functools.lru_cache
+def graph_function(name: str = "sgcls", train: bool = False, **overrides):
+    """(variables, batch, keys) to the SceneGraph of all pairs and the updated statistics."""
+    task = create_task(name, **overrides)
+
+    def forward(variables, batch, keys=None):
+        masks = jax.vmap(all_pairs)(batch.box_mask)
+        return task.forward(variables, batch, masks, keys, train)
+
+    return jax.jit(forward)
+
+
+@functools.lru_cache
+def predict_function(name: str = "sgcls", **overrides):
+    """(variables, batch) to the Prediction."""
+    return jax.jit(create_task(name, **overrides).predict)
+
+
+def scene(count: int, seed: int) -> dict:
+    """One unpadded image."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, SIDE - 8, (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 20, (count, 2))], axis=-1)
+    predicates = rng.integers(0, PREDICATES, (count, count)) * (rng.random((count, count)) < 0.6)
+    return {
+        "images": rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8),
+        "image_sizes": np.float32([SIDE, SIDE - rng.integers(0, 14)]),
+        "boxes": np.minimum(boxes, SIDE).astype(np.float32),
+        "labels": rng.integers(1, OBJECTS, count).astype(np.int32),
+        "predicates": (predicates * ~np.eye(count, dtype=bool)).astype(np.int32),
+        "image_index": np.int32(100 + seed),
+    }
+
+
+def make_batch(scenes: list[dict], n: int, garbage: int = 0) -> Batch:
+    """Scenes padded to n boxes; the padding holds NaN boxes and random labels."""
+    rng, b = np.random.default_rng(garbage), len(scenes)
+    boxes = rng.choice(np.float32([np.nan, np.inf, -1e30, 7]), (b, n, 4))
+    labels = rng.integers(-3, OBJECTS + 9, (b, n)).astype(np.int32)
+    predicates = rng.integers(-2, PREDICATES + 7, (b, n, n)).astype(np.int32)
+    mask = np.zeros((b, n), bool)
+    for i, image in enumerate(scenes):
+        count = len(image["labels"])
+        boxes[i, :count], labels[i, :count] = image["boxes"], image["labels"]
+        predicates[i, :count, :count] = image["predicates"]
+        mask[i, :count] = True
+    stacked = {k: np.stack([s[k] for s in scenes]) for k in ("images", "image_sizes", "image_index")}
+    batch = Batch(
+        boxes=boxes, labels=labels, predicates=predicates, box_mask=mask,
+        example_mask=np.ones(b, bool), **stacked,
+    )  # fmt: skip
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def all_pair_masks(batch: Batch) -> jax.Array:
+    """Every ordered pair of valid boxes, [b, n, n]."""
+    return jax.vmap(all_pairs)(batch.box_mask)
