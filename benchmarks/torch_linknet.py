@@ -111,7 +111,8 @@ class Head:
         """G2 [m, p] of the given pairs (eqs. 12-14); `e1` [n, (subject, object), d]."""
         subject, object_ = pairs.unbind(1)
         g0 = e1[subject, 0] * e1[object_, 1] * self._unions(features, boxes, pairs)
-        layout = self._linear("edge_head/layout/K2", relative_layout(boxes[subject], boxes[object_]))
+        layout = relative_layout(boxes[subject], boxes[object_])
+        layout = self._linear("edge_head/layout/K2", layout)
         layout = functional.relu(layout) if self._layout_relu else layout
         return self._linear("edge_head/fc4", torch.cat([g0, layout], 1))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 from etils import epath
-from flax.traverse_util import flatten_dict
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
@@ -29,6 +28,8 @@ class Checkpoints:
         self.folder = epath.Path(workdir).absolute() / "checkpoints"
         if not keep and not self.folder.is_dir():
             raise ValueError(f"{workdir} holds no checkpoints; train first, or mend --workdir")
+        if keep and epath.Path(workdir).is_file():
+            raise ValueError(f"--workdir {workdir} is a file; name a folder")
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[metric],
             n=1,
@@ -37,7 +38,7 @@ class Checkpoints:
         self._saved = ocp.training.Checkpointer(
             self.folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(max(keep, 1)), best]),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             cleanup_tmp_directories=keep > 0,
         )
         self._metric = metric
@@ -78,18 +79,36 @@ class Checkpoints:
         )
 
     def about(self, step: int) -> dict:
-        """What `save` was told about the run."""
-        return self._saved.checkpointables_metadata(step).custom_metadata
+        """What `save` was told about the run; ValueError if the checkpoint is damaged."""
+        stored = self._read(self._saved.checkpointables_metadata, step).custom_metadata
+        if not stored:
+            raise self._damaged(step, "its description is missing")
+        return stored
 
     def restore(self, step: int, shapes: dict[str, Any], sharding: Sharding) -> dict[str, Any]:
-        """The named items, on any topology; ValueError lists parameters that differ."""
-        stored = self._saved.checkpointables_metadata(step).metadata
+        """The named items, on any topology; ValueError lists arrays that differ."""
+        stored = self._read(self._saved.checkpointables_metadata, step).metadata
         for name, item in shapes.items():
-            _compare(self.folder / str(step), name, stored.get(name, {}), item)
+            if stored.get(name) is None:
+                raise self._damaged(step, f"{name!r} cannot be read")
+            _compare(self.folder / str(step), name, stored[name], item)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
         )
-        return self._saved.load_checkpointables(step, target)
+        return self._read(self._saved.load_checkpointables, step, target)
+
+    def _read(self, read: Callable, step: int, *arguments: Any) -> Any:
+        """Damage surfaces in Orbax as errors of a dozen types."""
+        try:
+            return read(step, *arguments)
+        except Exception as error:
+            raise self._damaged(step, f"{type(error).__name__} while reading") from error
+
+    def _damaged(self, step: int, reason: str) -> ValueError:
+        return ValueError(
+            f"checkpoint {self.folder / str(step)} is damaged: {reason}; copy it again, or move "
+            "this folder away to go on from the checkpoint before it"
+        )
 
 
 def _compare(folder: epath.Path, name: str, stored: Any, wanted: Any) -> None:
@@ -108,10 +127,12 @@ def _compare(folder: epath.Path, name: str, stored: Any, wanted: Any) -> None:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    if not isinstance(tree, dict):
-        return {}
-    flat = flatten_dict(tree, sep="/")
-    return {path: tuple(x.shape) for path, x in flat.items() if hasattr(x, "shape")}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape)
+        for path, x in leaves
+        if hasattr(x, "shape")
+    }
 
 
 def stored_run(workdir: epath.Path, defaults: Callable[[str], ConfigDict]) -> ConfigDict:

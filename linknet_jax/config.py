@@ -22,7 +22,7 @@ def get_default(task: str) -> ConfigDict:
         "sampling": {"pairs": 256, "related": 64},  # ordered pairs an image in training (A27)
         "train": _train(),
         "eval": _eval(),
-        "checkpoint": {"every": 500, "keep": 2},
+        "checkpoint": {"every": 200, "keep": 2},
     })
 
 
@@ -107,7 +107,7 @@ def _loss() -> dict:
 
 def _train() -> dict:
     return {
-        "steps": 1500,
+        "steps": 600,
         "batch_size": 16,
         "accumulation": 1,
         "optimizer": "adamw",  # sgd | adamw
@@ -117,7 +117,7 @@ def _train() -> dict:
         "weight_decay": 1e-4,
         "clip": 5.0,  # global gradient norm; 0 = off
         "schedule": "cosine",  # constant | step | cosine | plateau
-        "warmup": 100,
+        "warmup": 60,
         "milestones": (0.6, 0.85),  # of `steps`, for step
         "decay": 0.1,  # factor of step and plateau
         "patience": 3,  # evaluations without progress before plateau decays
@@ -126,7 +126,7 @@ def _train() -> dict:
         "early_stop": 0,  # evaluations without progress before training stops; 0 = never
         "ema": 0.0,  # decay of the averaged weights; 0 = off
         "log_every": 50,
-        "eval_every": 500,
+        "eval_every": 200,
     }
 
 

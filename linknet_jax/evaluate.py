@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from linknet_jax import data, parallel
+from linknet_jax import data, parallel, validation
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
 from linknet_jax.metrics.baselines import ceiling_prediction, frequency_prediction
@@ -126,10 +126,12 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     mesh = parallel.create_mesh()
     with Checkpoints(workdir, config.eval.metric) as saved:
         step = saved.resolve(config.eval.step)
+        vocabulary = vocabulary_of(saved.about(step))
         variables, trained = restore(config, saved, step, mesh)
     sizes = trained.num_objects, trained.num_predicates
     tasks = [TASKS[name](config, *sizes) for name in EVALUATED[config.task]]
     splits = {"test": data.build(config, "test"), "val": data.build(config, "val")}
+    validation.check_same_vocabulary(vocabulary, splits["test"].vocabulary, config.data.name)
     frequencies = frequency_table(config)
     report: dict = {split: {"tasks": {}, "baselines": {"FREQ": {}}} for split in splits}
     for task in tasks:

@@ -15,11 +15,11 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
-from absl import flags
+from absl import flags, logging
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from linknet_jax import checkpoints, parallel, validation
+from linknet_jax import checkpoints, parallel, settings, validation
 from linknet_jax import config as configs
 from linknet_jax.evaluate import evaluate
 from linknet_jax.train import train
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit status. A wrong input is a message, not a traceback."""
     try:
         run(list(sys.argv if argv is None else argv))
-    except (ValueError, OSError, FloatingPointError, flags.Error) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -40,6 +40,7 @@ def run(argv: list[str]) -> None:
     if {"--help", "-h"} & set(argv):
         print(__doc__)
         return
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what the errors here say better
     parallel.initialize_distributed()  # before anything that starts JAX, as checkpoints do
     config, mode, workdir = parse(argv)
     validation.validate(config)
@@ -52,43 +53,27 @@ def run(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> tuple[ConfigDict, str, epath.Path]:
-    """(configuration, mode, workdir) of a command line."""
-    known = _flags()
-    flags.DEFINE_string("config", None, "", flag_values=known)
-    known(argv, known_only=True)
-    values, stored = _flags(), None
-    if known.mode == "eval" and not known.config:
-        if not known.workdir:
-            raise ValueError("--mode eval needs --workdir, the folder of a training run")
-        stored = checkpoints.stored_run(epath.Path(known.workdir), configs.get_default)
-        given = config_flags.DEFINE_config_dict(
-            "config", stored.copy_and_resolve_references(), flag_values=values, sys_argv=argv
-        )
-    elif known.config:
-        given = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    else:
-        raise ValueError("training needs --config, for example --config configs/sgcls.py")
-    rest = _parse(values, argv)
-    if rest:
-        raise ValueError(f"{' '.join(rest)!r} is no flag; settings are --config.KEY=VALUE")
-    if stored is not None:
-        validation.check_same_model(stored, given.value)
-    return given.value, values.mode, epath.Path(values.workdir or f"runs/{given.value.name}")
-
-
-def _flags() -> flags.FlagValues:
+    """(configuration, mode, workdir) of a command line; ValueError or absl's flags.Error."""
     values = flags.FlagValues()
+    values.set_gnu_getopt(True)
     flags.DEFINE_enum("mode", "train", ["train", "eval"], "what to do", flag_values=values)
-    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-    return values
-
-
-def _parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """The arguments that are no flags; a mistyped key becomes a ValueError with its neighbours."""
-    try:
-        return values(argv)[1:]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"command line: {error}") from error
+    flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
+    flags.DEFINE_string("config", "", "configuration file", flag_values=values)
+    rest = values(argv, known_only=True)[1:]
+    if values.config:
+        config = settings.load_config(values.config)
+    elif values.mode == "train":
+        raise ValueError("training needs --config, for example --config configs/sgcls.py")
+    elif not values.workdir:
+        raise ValueError("--mode eval needs --workdir, the folder of a training run")
+    else:
+        config = checkpoints.stored_run(epath.Path(values.workdir), configs.get_default)
+    config = settings.override(config, rest)
+    workdir = epath.Path(values.workdir or f"runs/{config.name}")
+    if values.mode == "eval":
+        stored = checkpoints.stored_run(workdir, configs.get_default)
+        validation.check_same_model(stored, config)
+    return config, values.mode, workdir
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from linknet_jax import data, parallel, validation
 from linknet_jax import state as states
-from linknet_jax.checkpoints import Checkpoints
+from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
 from linknet_jax.data.word_vectors import load_word_vectors
 from linknet_jax.evaluate import Predict, compile_predict, evaluate_split
@@ -44,14 +44,15 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
     train_data, val_data = data.build(config, "train"), data.build(config, "val")
     task = create_task(config, train_data)
     size, last, every = config.train.batch_size, config.train.steps, config.train
-    with Checkpoints(workdir, config.eval.metric, config.checkpoint.keep) as saved:
+    kept = config.checkpoint.keep
+    with Preemption() as signals, Checkpoints(workdir, config.eval.metric, kept) as saved:
         state = create_or_restore(config, task, train_data, mesh, saved)
         first = int(state.step)
         step_fn, predict = compile_train_step(task, mesh), compile_predict(task, mesh)
         share = (jax.process_index(), jax.process_count())
         batches = train_data.train_batches(size, config.seed, first, *share)
         recent: collections.deque = collections.deque(maxlen=every.log_every)
-        with Writer(workdir, first, last, size) as writer, Preemption() as signals:
+        with Writer(workdir, first, last, size) as writer:
             writer.say(summary(config, state, train_data, first))
             if finished_early(state, config):
                 return True
@@ -110,7 +111,9 @@ def create_or_restore(
     if saved.latest is None:
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
         return jax.jit(create, out_shardings=same)(key)
-    validation.check_same_run(saved.about(saved.latest)["config"], config, FREE_TO_CHANGE)
+    run = saved.about(saved.latest)
+    validation.check_same_run(run["config"], config, FREE_TO_CHANGE)
+    validation.check_same_vocabulary(vocabulary_of(run), dataset.vocabulary, config.data.name)
     shapes = jax.eval_shape(create, jax.random.key(0))
     stored = saved.restore(saved.latest, items(shapes, config), same)
     return TrainState(

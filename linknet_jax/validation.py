@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from linknet_jax.types import Vocabulary
 
 CHOICES = {
     "task": ("sgcls", "predcls"),
@@ -27,11 +30,16 @@ CHOICES = {
     "eval.iou": ("inclusive", "exclusive"),
 }
 AT_LEAST_ONE = (
-    "data.max_objects", "data.threads", "model.roi_size", "model.roi_chunk", "model.fc_dim",
+    "data.threads", "data.train_images", "data.val_images", "data.test_images", "model.roi_size", "model.roi_chunk", "model.fc_dim",
     "model.embed_dim", "model.hidden_dim", "model.pooling_dim", "model.layout_dim",
     "model.num_rem", "model.reduction", "sampling.pairs", "train.batch_size", "train.steps",
     "train.accumulation", "train.log_every", "train.eval_every", "eval.batch_size",
     "checkpoint.every", "checkpoint.keep",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "seed", "data.seed", "data.prefetch", "loss.object", "loss.relation", "loss.context",
+    "loss.box_head", "train.fc_lr_ratio", "train.weight_decay", "train.clip", "train.warmup",
+    "train.patience", "train.threshold", "train.cooldown", "train.early_stop",
 )  # fmt: skip
 FRACTIONS = ("model.dropout", "train.ema", "train.decay", "train.momentum")
 STRIDES = {"small": 8, "vgg16": 16}
@@ -42,6 +50,8 @@ def validate(config: ConfigDict) -> None:
     problems = [
         *_choices(config),
         *(f"{key}={config[key]}: must be at least 1" for key in AT_LEAST_ONE if config[key] < 1),
+        *(f"{key}={config[key]}: must be 0 or more, below 2**31" for key in NOT_NEGATIVE
+          if not 0 <= config[key] < 2**31),
         *(f"{key}={config[key]}: must lie in [0, 1)" for key in FRACTIONS
           if not 0 <= config[key] < 1),
         *_relations(config),
@@ -61,6 +71,8 @@ def _relations(config: ConfigDict) -> Iterable[str]:
     stride = STRIDES.get(model.trunk, 1)
     if config.data.image_size < 2 * stride:
         yield f"data.image_size={config.data.image_size}: must be at least {2 * stride}"
+    if config.data.max_objects < 2:
+        yield f"data.max_objects={config.data.max_objects}: a relation joins two; at least 2"
     if train.batch_size % train.accumulation:
         yield (
             f"train.batch_size={train.batch_size}: must be a multiple of "
@@ -73,10 +85,28 @@ def _relations(config: ConfigDict) -> Iterable[str]:
         )
     if model.union_mask and model.roi_size != 7:
         yield f"model.roi_size={model.roi_size}: the union mask is 7 x 7; set 7 or union_mask=False"
-    if train.lr <= 0:
-        yield f"train.lr={train.lr}: must be positive"
-    if not config.eval.ks or max(config.eval.ks) > 100 or min(config.eval.ks) < 1:
-        yield f"eval.ks={config.eval.ks}: each K must lie in 1 .. 100"
+    narrowest = min(model.hidden_dim, model.embed_dim)
+    if model.reduction > narrowest:
+        yield (
+            f"model.reduction={model.reduction}: must be at most {narrowest}, the smaller of "
+            "model.hidden_dim and model.embed_dim"
+        )
+    if not 0 < train.lr < float("inf"):
+        yield f"train.lr={train.lr}: must be positive and finite"
+    if not all(0 < part <= 1 for part in train.milestones):
+        yield f"train.milestones={train.milestones}: each must lie in (0, 1], a part of train.steps"
+    if config.data.max_objects < 2:
+        yield f"data.max_objects={config.data.max_objects}: must be at least 2, to have pairs"
+    yield from _evaluation(config)
+
+
+def _evaluation(config: ConfigDict) -> Iterable[str]:
+    ks, step = config.eval.ks, config.eval.step
+    if step not in ("best", "latest") and not step.isdecimal():
+        yield f"eval.step={step!r}: must be best, latest or the number of a step"
+    if not ks or not all(type(k) is int and 1 <= k <= 100 for k in ks):
+        yield f"eval.ks={ks}: must be one or more integers from 1 to 100, as (20,50)"
+        return
     metrics = [f"{kind}@{k}" for k in config.eval.ks for kind in ("R", "ng-R", "mR", "ng-mR")]
     if config.eval.metric not in metrics:
         yield f"eval.metric={config.eval.metric!r}: must be one of {', '.join(metrics)}"
@@ -94,26 +124,53 @@ def check_devices(config: ConfigDict, devices: int) -> None:
 
 def check_same_run(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> None:
     """ValueError that lists what a rerun changed and may not; train.steps may only grow."""
-    old, new = flatten(stored), flatten(config.to_dict())
-    changed = {
-        key: (old.get(key, "(absent)"), new.get(key, "(absent)"))
-        for key in sorted(old.keys() | new.keys())
-        if _plain(old.get(key)) != _plain(new.get(key)) and not key.startswith(free)
-    }
-    grown = changed.get("train.steps")
-    if grown and grown[1] > grown[0]:
+    changed = _changes(stored, config, free)
+    before, now = changed.get("train.steps", (0, 0))
+    if now > before:
         del changed["train.steps"]
     if changed:
         raise ValueError(
             "this workdir holds a run with other settings; take another --workdir, or set back:\n"
-            + "\n".join(f"  --config.{key}={a}  (now {b})" for key, (a, b) in changed.items())
+            + _listed(changed)
         )
 
 
 def check_same_model(stored: ConfigDict, config: ConfigDict) -> None:
     """ValueError that lists what an evaluation changed: only data.* and eval.* may differ."""
-    free = ("data.", "eval.", "name", "compilation_cache")
-    check_same_run(stored.to_dict(), config, free)
+    changed = _changes(stored.to_dict(), config, ("data.", "eval.", "name", "compilation_cache"))
+    if changed:
+        raise ValueError(
+            "the checkpoint was trained with other settings, and an evaluation may only change "
+            "data.* and eval.*; set back:\n" + _listed(changed)
+        )
+
+
+def check_same_vocabulary(stored: Vocabulary, found: Vocabulary, name: str) -> None:
+    """ValueError where a data set's classes are not those that a checkpoint was trained on."""
+    for kind in ("objects", "predicates"):
+        old, new = getattr(stored, kind), getattr(found, kind)
+        pairs = itertools.zip_longest(old, new, fillvalue="(none)")
+        where = [(i, a, b) for i, (a, b) in enumerate(pairs) if a != b]
+        if where:
+            i, a, b = where[0]
+            raise ValueError(
+                f"the checkpoint was trained on {len(old)} {kind}, data.name={name} has "
+                f"{len(new)}, and {len(where)} differ: number {i} is {a!r} there and {b!r} here; "
+                "set --config.data.name and --config.data.dir to the data set of the training"
+            )
+
+
+def _changes(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> dict[str, tuple]:
+    old, new = flatten(stored), flatten(config.to_dict())
+    return {
+        key: (old.get(key, "(absent)"), new.get(key, "(absent)"))
+        for key in sorted(old.keys() | new.keys())
+        if _plain(old.get(key)) != _plain(new.get(key)) and not key.startswith(free)
+    }
+
+
+def _listed(changed: dict[str, tuple]) -> str:
+    return "\n".join(f"  --config.{key}={a}  (now {b})" for key, (a, b) in changed.items())
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -183,3 +183,229 @@ def mean_recall_of_rankings(rankings, annotations, k) -> float:
         for ranking, annotation in zip(rankings, annotations, strict=True)
     ]
     return float(np.mean(found))
+
+
+def relative_layout(subject, object_, corner: bool = False) -> list[float]:
+    """Eq. 17 with inclusive sizes, from the centres or from the top left corners."""
+    centre = layout_of_pair(subject, object_)
+    if not corner:
+        return centre
+    width, height = subject[2] - subject[0] + 1, subject[3] - subject[1] + 1
+    return [(object_[0] - subject[0]) / width, (object_[1] - subject[1]) / height, *centre[2:]]
+
+
+def union_box(a, b) -> list[float]:
+    """The smallest box around two."""
+    return [min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])]
+
+
+def pair_rectangles(subject, object_, cells: int = 27) -> np.ndarray:
+    """Share of every cell of the union box that either box covers, minus a half."""
+    frame, masks = union_box(subject, object_), np.zeros((cells, cells, 2))
+    width, height = (max(frame[2 + k] - frame[k], 1e-3) / cells for k in (0, 1))
+    for y, x in np.ndindex(cells, cells):
+        left, top = frame[0] + x * width, frame[1] + y * height
+        for channel, box in enumerate((subject, object_)):
+            across = min(box[2], left + width) - max(box[0], left)
+            down = min(box[3], top + height) - max(box[1], top)
+            masks[y, x, channel] = max(across, 0) * max(down, 0) / (width * height)
+    return masks - 0.5
+
+
+def softmax(logits) -> np.ndarray:
+    """Over the last axis, float64."""
+    powers = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def linear(x, params) -> np.ndarray:
+    """x W + b, float64."""
+    return x @ np.asarray(params["kernel"], np.float64) + np.asarray(params["bias"], np.float64)
+
+
+def relational_embedding(x, params, row_op="softmax", similarity="dot", scale=False):
+    """(X + fc(R X H), R) of eqs. 1 and 2, object by object."""
+    w, u, h = (linear(x, params[name]) for name in ("W", "U", "H"))
+    scores = np.zeros((len(x), len(x)))
+    for i, j in np.ndindex(*scores.shape):
+        distance = np.sum((w[i] - u[j]) ** 2)
+        kinds = {"dot": w[i] @ u[j], "euclidean": -distance, "euclidean_root": -(distance**0.5)}
+        scores[i, j] = kinds[similarity] / (w.shape[1] ** 0.5 if scale else 1)
+    r = 1 / (1 + np.exp(-scores)) if row_op == "sigmoid" else softmax_rows(scores)
+    y = [x[i] + linear(sum(r[i, j] * h[j] for j in range(len(x))), params["fc"]) for i in range(len(x))]
+    return np.array(y).reshape(x.shape), r
+
+
+def softmax_rows(scores) -> np.ndarray:
+    """Softmax of every row; no rows give no rows."""
+    return np.array([softmax(row) for row in scores]).reshape(scores.shape)
+
+
+def relational_stack(x, params, num_rem=2, use_rem=True, **options):
+    """REM, fc, then further REMs with an fc between two of them; the matrices R beside it."""
+    matrices = []
+    for index in range(1, num_rem + 1):
+        if use_rem:
+            x, r = relational_embedding(x, params[f"rem{index}"], **options)
+            matrices.append(r)
+        if index == 1 or index < num_rem:
+            x = linear(x, params[f"fc{index}"])
+    return x, matrices
+
+
+def convolution(image, params, stride: int = 1, padding=None) -> np.ndarray:
+    """Cross-correlation of [h, w, c], zero padded (low, high); None is TensorFlow's SAME."""
+    kernel = np.asarray(params["kernel"], np.float64)
+    size, side = kernel.shape[0], image.shape[0]
+    if padding is None:
+        total = max((-(-side // stride) - 1) * stride + size - side, 0)
+        padding = (total // 2, total - total // 2)
+    wide = np.pad(np.asarray(image, np.float64), (padding, padding, (0, 0)))
+    outputs = (side + sum(padding) - size) // stride + 1
+    result = np.zeros((outputs, outputs, kernel.shape[-1]))
+    for y, x in np.ndindex(outputs, outputs):
+        patch = wide[y * stride : y * stride + size, x * stride : x * stride + size]
+        result[y, x] = np.einsum("ijc,ijcf->f", patch, kernel)
+    return result + np.asarray(params["bias"], np.float64)
+
+
+def small_trunk(image, params) -> np.ndarray:
+    """The small trunk on one raw RGB image."""
+    x = (image / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    for layer, stride in ((1, 2), (2, 2), (3, 2), (4, 1)):
+        x = np.maximum(convolution(x, params[f"conv{layer}"], stride), 0)
+    return x
+
+
+def normalised(x, params, statistics) -> np.ndarray:
+    """Batch normalisation with running statistics."""
+    mean, var, scale, bias = (
+        np.asarray(value, np.float64)
+        for value in (statistics["mean"], statistics["var"], params["scale"], params["bias"])
+    )
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+
+def union_mask(subject, object_, params, statistics) -> np.ndarray:
+    """The drawn rectangles of one ordered pair, convolved to 7 x 7."""
+    x = np.maximum(convolution(pair_rectangles(subject, object_), params["conv1"], 2, (3, 3)), 0)
+    x = np.pad(
+        normalised(x, params["norm1"], statistics["norm1"]),
+        ((1, 1), (1, 1), (0, 0)),
+        constant_values=-np.inf,
+    )
+    rows = range(0, 13, 2)
+    x = np.array([[x[i : i + 3, j : j + 3].max((0, 1)) for j in rows] for i in rows])
+    x = np.maximum(convolution(x, params["conv2"], 1, (1, 1)), 0)
+    return normalised(x, params["norm2"], statistics["norm2"])
+
+
+def fully_connected(pooled, params, final_relu: bool) -> np.ndarray:
+    """fc6, ReLU, fc7 and perhaps ReLU on one pooled region."""
+    x = linear(np.maximum(linear(pooled.ravel(), params["fc6"]), 0), params["fc7"])
+    return np.maximum(x, 0) if final_relu else x
+
+
+def average_pool(features, size=None) -> np.ndarray:
+    """Mean over the map of one image, or over the cells that `size` (height, width) touches."""
+    height, width = features.shape[:2] if size is None else size
+    cells = [features[y, x] for y, x in np.ndindex(*features.shape[:2]) if y < height and x < width]
+    return np.mean(cells, axis=0, dtype=np.float64)
+
+
+def link_net(variables, config, image, size, boxes, labels=None, distribution=None) -> dict:
+    """LinkNet with the small trunk on the n boxes of one image, pair by pair (eqs. 1-14)."""
+    params, n = variables["params"], len(boxes)
+    features = small_trunk(image, params["trunk"])
+    size, result = np.asarray(size) / 8, {}
+    options = {
+        "num_rem": config["num_rem"],
+        "use_rem": config["use_rem"],
+        "row_op": config["row_op"],
+        "similarity": config["similarity"],
+        "scale": config["attention_scale"] == "rsqrt_dim",
+    }
+    f, result["box_logits"] = objects_of(params["object_head"], config, features, boxes)
+    distribution = softmax(result["box_logits"]) if distribution is None else distribution
+    o0 = [f, distribution @ np.asarray(params["K0"], np.float64)]
+    if config["use_gcem"]:
+        source = features
+        if config["context_trunk"]:
+            source = np.maximum(convolution(features, params["context"]["convolution"]), 0)
+        result["context"] = average_pool(source, size if config["context_pool"] == "valid" else None)
+        result["context_logits"] = linear(result["context"], params["context"]["classifier"])
+        o0.append(np.tile(result["context"], (n, 1)))
+    o3, matrices = relational_stack(np.concatenate(o0, axis=1), params["object_stack"], **options)
+    result["R1"], result["R2"] = [*matrices, None, None][:2]
+    result["O3"], result["O4"] = o3, linear(o3, params["fc3"])
+    if labels is None:
+        labels = [1 + int(np.argmax(row[1:])) for row in result["O4"]]
+    result["labels"], k1 = np.array(labels, int), np.asarray(params["K1"], np.float64)
+    part = softmax(result["O4"]) @ k1 if config["e0_label"] == "softmax" else k1[result["labels"]]
+    e0 = result["E0"] = np.concatenate([part, o3], axis=1) if config["e0_context"] else part
+    e1, _ = relational_stack(e0, params["edge_stack"], **options)
+    e1 = linear(e1, params["projection"]["fc"])
+    result["G2"] = np.zeros((n, n, params["edge_head"]["fc4"]["bias"].shape[0]))
+    for s in range(n):
+        for o in range(n):
+            if s != o:
+                rows = e1[s, : config["pooling_dim"]], e1[o, config["pooling_dim"] :]
+                result["G2"][s, o] = predicate_logits(
+                    variables, config, features, boxes[s], boxes[o], rows, result["labels"][[s, o]]
+                )
+    return result
+
+
+def pooled_region(features, box, config) -> np.ndarray:
+    """RoIAlign of one box."""
+    align = roi_align_aligned if config["roi_align"] == "aligned" else roi_align_motifs
+    return align(features[None], [box], [0], 8, config["roi_size"])[0]
+
+
+def objects_of(params, config, features, boxes):
+    """(f_i, detector logits) of every box."""
+    pooled = [pooled_region(features, box, config) for box in boxes]
+    f = [fully_connected(x, params["object_features"], True) for x in pooled]
+    detected = [fully_connected(x, params["box_features"], True) for x in pooled]
+    shape = (len(boxes), config["fc_dim"])
+    f, detected = (np.array(x).reshape(shape) for x in (f, detected))
+    return f, linear(detected, params["box_head"])
+
+
+def predicate_logits(variables, config, features, subject, object_, rows, labels) -> np.ndarray:
+    """Eqs. 12-14 for one ordered pair; `rows` are its subject's and object's halves of E1."""
+    params = variables["params"]["edge_head"]
+    pooled = pooled_region(features, union_box(subject, object_), config)
+    if config["union_mask"]:
+        statistics = variables["batch_stats"]["edge_head"]["union_mask"]
+        pooled = pooled + union_mask(subject, object_, params["union_mask"], statistics)
+    g = rows[0] * rows[1] * fully_connected(pooled, params["union_features"], False)
+    if config["use_glem"]:
+        layout = np.array(relative_layout(subject, object_, config["layout_box"] == "corner"))
+        if config["layout_head"] == "batch_norm":
+            norm = variables["params"]["layout_norm"], variables["batch_stats"]["layout_norm"]
+            layout = normalised(layout, *norm)
+        else:
+            constants = variables["constants"]
+            layout = (layout - constants["layout_mean"]) / constants["layout_std"]
+        code = linear(layout, params["layout"]["K2"])
+        g = np.concatenate([g, code if config["layout_head"] == "linear" else np.maximum(code, 0)])
+    logits = linear(g, params["fc4"])
+    return logits + params["frequency_bias"][tuple(labels)] if config["frequency_bias"] else logits
+
+
+def softmax_loss(logits, labels, mask) -> float:
+    """Sum of -log softmax(logits)[label] over the valid entries."""
+    logits, mask = np.asarray(logits, np.float64), np.asarray(mask)
+    return sum(
+        -np.log(softmax(logits[index])[labels[index]]) for index in np.ndindex(mask.shape) if mask[index]
+    )
+
+
+def sigmoid_loss(logits, present) -> float:
+    """Sum of both terms of the binary cross-entropies of one image."""
+    total = 0.0
+    for logit, wanted in zip(np.asarray(logits, np.float64), present, strict=True):
+        probability = 1 / (1 + np.exp(-logit))
+        total -= np.log(probability) if wanted else np.log(1 - probability)
+    return total

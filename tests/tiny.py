@@ -39,14 +39,30 @@ def create_task(name: str = "sgcls", **overrides):
     return TASKS[name](config, OBJECTS, PREDICATES)
 
 
+def shapes(name: str = "sgcls", **overrides) -> dict:
+    """Shapes of all variables."""
+    task = create_task(name, **overrides)
+    state = jax.eval_shape(
+        lambda key: create_state(task.config, task, key, MOMENTS, {}), jax.random.key(0)
+    )
+    return {"params": state.params, **state.constants}
+
+
 @functools.lru_cache
 def variables(**overrides) -> dict:
-    """Initial parameters and constants."""
-    task = create_task(**overrides)
-    state = jax.jit(
-        lambda key: create_state(task.config, task, key, MOMENTS, {})
-    )(jax.random.key(3))  # fmt: skip
-    return {"params": state.params, **state.constants}
+    """Random variables, none of them zero or one: every one of them matters to the outputs."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, shape):
+        name, size = path[-1].key, shape.shape
+        if name in MOMENTS:
+            return jnp.asarray(MOMENTS[name], jnp.float32)
+        if name in ("scale", "var"):
+            return jnp.asarray(rng.uniform(0.5, 1.5, size), jnp.float32)
+        fan_in = np.prod(size[:-1]) if len(size) > 1 else 10
+        return jnp.asarray(rng.normal(size=size) * fan_in**-0.5, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes(**overrides))
 
 
 @functools.lru_cache
@@ -111,7 +127,8 @@ def make_batch(scenes: list[dict], n: int, garbage: int = 0) -> Batch:
         boxes[i, :count], labels[i, :count] = image["boxes"], image["labels"]
         predicates[i, :count, :count] = image["predicates"]
         mask[i, :count] = True
-    stacked = {k: np.stack([s[k] for s in scenes]) for k in ("images", "image_sizes", "image_index")}
+    names = ("images", "image_sizes", "image_index")
+    stacked = {name: np.stack([scene[name] for scene in scenes]) for name in names}
     batch = Batch(
         boxes=boxes, labels=labels, predicates=predicates, box_mask=mask,
         example_mask=np.ones(b, bool), **stacked,

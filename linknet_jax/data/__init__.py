@@ -75,6 +75,12 @@ def _vrd(config: ConfigDict, split: str) -> Dataset:
     from linknet_jax.data.vrd import Vrd
 
     source = Vrd(config, split)
-    from linknet_jax.data import pipeline
+    try:
+        from linknet_jax.data import pipeline
+    except ImportError as error:
+        raise ValueError(
+            f"data.name=vrd reads photographs with TensorFlow, which cannot be imported ({error}): "
+            "install tensorflow-cpu, or train on --config.data.name=synthetic"
+        ) from error
 
     return Dataset(source, pipeline, config)

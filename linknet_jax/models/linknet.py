@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from linknet_jax.models.global_context import GlobalContext
-from linknet_jax.models.layers import Linear, fold
+from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold
 from linknet_jax.models.relational_embedding import RelationalStack
 from linknet_jax.models.roi_heads import EdgeHead, ObjectHead
 from linknet_jax.models.trunks import TRUNKS
@@ -92,7 +92,7 @@ class LinkNet(nn.Module):
         order, count = pack(box_mask.reshape(-1))
         rows = {"boxes": boxes.reshape(-1, 4)[order], "images": order // n}
         if keys is not None:
-            rows["keys"] = jax.vmap(jax.random.fold_in)(keys[order // n], order % n)
+            rows["keys"] = jax.vmap(jax.random.fold_in)(fold(keys, 0)[order // n], order % n)
         head = ObjectHead(self.config, self.num_objects, stride, name="object_head")
         packed = _packed(head, {"features": features}, rows, count, self.config["roi_chunk"])
         both = unpack(packed, box_mask.reshape(-1)).reshape(b, n, -1)
@@ -130,8 +130,8 @@ class LinkNet(nn.Module):
             boxes[:, :, None], boxes[:, None, :], config["layout_box"] == "corner"
         )
         if config["use_glem"] and config["layout_head"] == "batch_norm":
-            norm = nn.BatchNorm(use_running_average=not train, momentum=0.999, name="layout_norm")
-            return norm(layout, mask=pair_mask[..., None])
+            norm = MaskedBatchNorm(train, momentum=0.999, name="layout_norm")
+            return norm(layout, pair_mask[..., None])
         mean = self.variable("constants", "layout_mean", jnp.zeros, 4).value
         std = self.variable("constants", "layout_std", jnp.ones, 4).value
         return (layout - mean) / std
@@ -145,7 +145,7 @@ class LinkNet(nn.Module):
         image, pair = order // i.size, order % i.size
         rows = {"images": image, "i": i[pair], "j": j[pair], "valid": jnp.arange(order.size) < count}
         if keys is not None:
-            pair_keys = jax.vmap(jax.random.fold_in)(fold(keys, n)[image], i[pair])
+            pair_keys = jax.vmap(jax.random.fold_in)(fold(keys, 1)[image], i[pair])
             rows["keys"] = jax.vmap(jax.random.fold_in)(pair_keys, j[pair])
         head = EdgeHead(
             self.config, self.num_objects, self.num_predicates, stride, train, name="edge_head"

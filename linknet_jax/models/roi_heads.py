@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from linknet_jax.models.layers import Linear, fold, row_dropout, torch_uniform
+from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold, row_dropout, torch_uniform
 from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.roi_align import roi_align
 from linknet_jax.ops.spatial_mask import draw_pair
@@ -147,8 +147,7 @@ class UnionMask(nn.Module):
         keep = valid[:, None, None, None]
 
         def norm(x, name):
-            layer = nn.BatchNorm(use_running_average=not self.train, momentum=0.99, name=name)
-            return layer(x, mask=keep)
+            return MaskedBatchNorm(self.train, momentum=0.99, name=name)(x, keep)
 
         init = {"kernel_init": torch_uniform}
         x = nn.Conv(self.features // 2, (7, 7), 2, padding=3, name="conv1", **init)(rectangles)

@@ -36,7 +36,11 @@ class VGG16(nn.Module):
 
 
 class SmallTrunk(nn.Module):
-    """Four convolutions: [b, h, w, 3] to [b, h / 8, w / 8, 96]; no normalisation across space."""
+    """[b, h, w, 3] to [b, h / 8, w / 8, 96]: patches, patches of patches, two 3x3 convolutions.
+
+    A cell sees 40 x 40 pixels and nothing normalises across space: what lies elsewhere in the
+    image reaches an object only through the relational embedding and the global context.
+    """
 
     dtype: jnp.dtype = jnp.float32
     stride = 8
@@ -44,13 +48,21 @@ class SmallTrunk(nn.Module):
     @nn.compact
     def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 96"]:
         x = normalise(images).astype(self.dtype)
-        for layer, (width, stride) in enumerate([(32, 2), (48, 2), (96, 2), (96, 1)]):
-            convolution = nn.Conv(
-                width, (3, 3), strides=stride, kernel_init=he_normal, dtype=self.dtype,
-                name=f"conv{layer + 1}",
-            )  # fmt: skip
-            x = nn.relu(convolution(x))
+        for layer, (width, side) in enumerate([(48, 4), (96, 2)]):
+            dense = nn.Dense(width, kernel_init=he_normal, dtype=self.dtype, name=f"patch{layer + 1}")
+            x = nn.relu(dense(_patches(x, side)))
+        for layer in range(2):
+            name = f"conv{layer + 1}"
+            x = nn.relu(nn.Conv(96, (3, 3), kernel_init=he_normal, dtype=self.dtype, name=name)(x))
         return x
+
+
+def _patches(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b y x p"]:
+    """Cuts into squares that do not overlap: the same as a strided convolution, as one product."""
+    b, h, w, c = x.shape
+    x = x[:, : h // side * side, : w // side * side]
+    x = x.reshape(b, h // side, side, w // side, side, c)
+    return x.swapaxes(2, 3).reshape(b, h // side, w // side, side * side * c)
 
 
 TRUNKS = {"vgg16": VGG16, "small": SmallTrunk}
