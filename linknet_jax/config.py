@@ -11,19 +11,21 @@ from linknet_jax.variants import VARIANTS
 
 def get_default(task: str) -> ConfigDict:
     """The embedded default: synthetic scenes and a small LinkNet, minutes on a laptop CPU."""
-    return ConfigDict({
-        "name": task,  # names the default workdir, runs/NAME
-        "task": task,
-        "seed": 0,
-        "compilation_cache": "",  # "" = WORKDIR/jax_cache
-        "data": _data(),
-        "model": _model(),
-        "loss": _loss(),
-        "sampling": {"pairs": 256, "related": 64},  # ordered pairs an image in training (A27)
-        "train": _train(),
-        "eval": _eval(),
-        "checkpoint": {"every": 200, "keep": 2},
-    })
+    return ConfigDict(
+        {
+            "name": task,  # names the default workdir, runs/NAME
+            "task": task,
+            "seed": 0,
+            "compilation_cache": "",  # "" = WORKDIR/jax_cache
+            "data": _data(),
+            "model": _model(),
+            "loss": _loss(),
+            "sampling": {"pairs": 256, "related": 64},  # ordered pairs an image in training (A27)
+            "train": _train(),
+            "eval": _eval(),
+            "checkpoint": {"every": 200, "keep": 2},
+        }
+    )
 
 
 def get_config(task: str, variant: str = "") -> ConfigDict:

@@ -142,7 +142,9 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
             report[split]["baselines"]["FREQ"][task.name] = scores["FREQ"]
     results = {"step": step, "split": "test", "splits": {"val": report["val"]}, **report["test"]}
     if splits["test"].truth is not None:
-        results["ceiling"] = {t.name: ceiling(config, t.name, splits["test"], "test") for t in tasks}
+        results["ceiling"] = {
+            t.name: ceiling(config, t.name, splits["test"], "test") for t in tasks
+        }
     if jax.process_index() == 0:
         _write(results, workdir)
     if jax.process_count() == 1:
@@ -170,9 +172,7 @@ def draw_examples(
         n, known = len(annotation.boxes), {tuple(map(int, relation)) for relation in known}
         height, width = batch.image_sizes[row].astype(int)
         view, boxes = batch.images[row, :height, :width], batch.boxes[row, :n]
-        pictures.append(
-            draw_graph(view, boxes, image_of(result, row), dataset.vocabulary, known)
-        )
+        pictures.append(draw_graph(view, boxes, image_of(result, row), dataset.vocabulary, known))
     path = epath.Path(workdir) / "examples.png"
     with path.open("wb") as file:
         stack(pictures).save(file, format="PNG")

@@ -173,5 +173,3 @@ def eval_params(state_params: dict, ema: dict, config: ConfigDict) -> dict:
     if not config.train.ema:
         return state_params
     return join_params(ema, split_params(state_params, config)[1])
-
-

@@ -62,18 +62,14 @@ class SceneGraphClassification:
             weights["box_head"] = config.loss.box_head
         return weights
 
-    def sample(
-        self, batch: Batch, keys: Key[Array, "b"]
-    ) -> Bool[Array, "b n n"]:
+    def sample(self, batch: Batch, keys: Key[Array, "b"]) -> Bool[Array, "b n n"]:
         """The ordered pairs to train on (METHOD A27)."""
         limits = self.config.sampling
         masks = jax.vmap(all_pairs)(batch.box_mask)
         draw = jax.vmap(sample_pairs, (0, 0, 0, None, None))
         return draw(batch.predicates, masks, keys, limits.pairs, limits.related)
 
-    def counts(
-        self, batch: Batch, pair_mask: Bool[Array, "b n n"]
-    ) -> dict[str, Float[Array, ""]]:
+    def counts(self, batch: Batch, pair_mask: Bool[Array, "b n n"]) -> dict[str, Float[Array, ""]]:
         """What each loss is divided by, known before the forward pass."""
         summed = self.config.loss.context_reduction == "sum"
         objects, images = batch.box_mask.sum(), batch.example_mask.sum()

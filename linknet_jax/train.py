@@ -1,19 +1,15 @@
-"""The training step and the loop."""
+"""The training loop."""
 
 from __future__ import annotations
 
 import collections
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
@@ -23,12 +19,12 @@ from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
 from linknet_jax.data.word_vectors import load_word_vectors
 from linknet_jax.evaluate import Predict, compile_predict, evaluate_split
+from linknet_jax.preemption import Preemption
 from linknet_jax.state import TrainState
 from linknet_jax.tasks import TASKS, SceneGraphClassification
+from linknet_jax.train_step import compile_train_step
 from linknet_jax.types import Batch
 from linknet_jax.writer import Writer
-
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict]]
 
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.threads", "data.prefetch",
@@ -84,7 +80,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
 def steps(first: int, last: int, batches: Iterator[Batch], mesh: Mesh):
     """(step, global batch) for the steps after `first`."""
     try:
-        yield from zip(range(first + 1, last + 1), parallel.device_batches(batches, mesh))
+        numbers = range(first + 1, last + 1)
+        yield from zip(numbers, parallel.device_batches(batches, mesh), strict=False)
     finally:
         batches.close()
 
@@ -156,107 +153,6 @@ def about(config: ConfigDict, dataset: data.Dataset) -> dict:
     return {"config": config.to_dict(), "vocabulary": vocabulary}
 
 
-def compile_train_step(task: SceneGraphClassification, mesh: Mesh) -> Step:
-    """The jitted step: every device differentiates its own images, one sum joins the gradients."""
-    config, split, same = task.config, PartitionSpec(parallel.AXIS), PartitionSpec()
-    optimizer = states.create_optimizer(config.train)
-    schedule = states.create_schedule(config.train)
-
-    def gradients(params, constants, step, batch):
-        return local_gradients(task, params, constants, step, batch)
-
-    shared = jax.shard_map(
-        gradients, mesh=mesh, in_specs=(same, same, same, split), out_specs=same, check_vma=False
-    )
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        grads, constants, losses = shared(state.params, state.constants, state.step, batch)
-        rate = schedule(state.step) * state.control.lr_scale
-        norm = optax.tree.norm(grads)
-        values = {"loss": sum(losses.values()), **losses, "grad_norm": norm, "lr": rate}
-        finite = jnp.isfinite(values["loss"]) & jnp.isfinite(norm) & (state.bad_step < 0)
-        new = apply_gradients(state, grads, constants, optimizer, rate, config)
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        bad = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step + 1)
-        return new.replace(step=state.step + 1, bad_step=bad), values
-
-    placed = (parallel.replicated(mesh), parallel.split_images(mesh))
-    return jax.jit(train_step, donate_argnums=0, in_shardings=placed, out_shardings=placed[0])
-
-
-def local_gradients(
-    task: SceneGraphClassification, params: dict, constants: dict, step: Array, batch: Batch
-) -> tuple[dict, dict, dict]:
-    """(gradients, constants, losses) of the global batch, from one device's images.
-
-    Losses are sums divided by global counts, which are known beforehand: the value depends neither
-    on padding, nor on accumulation, nor on the number of devices.
-    """
-    config = task.config
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.image_index)
-    pair_mask = task.sample(batch, keys)
-    weights = task.weights()
-    counts = jax.lax.psum(task.counts(batch, pair_mask), parallel.AXIS)
-    counts = jax.tree.map(lambda count: jnp.maximum(count, 1), counts)
-    trained, frozen = states.split_params(params, config)
-
-    def loss(trained, constants, part):
-        variables = {"params": states.join_params(trained, frozen), **constants}
-        sums, updates = task.losses(variables, *part)
-        terms = {name: weights[name] * sums[name] / counts[name] for name in weights}
-        return sum(terms.values()), (terms, {**constants, **updates})
-
-    differentiate = jax.grad(loss, has_aux=True)
-    if config.train.accumulation == 1:  # a loop of one trip costs XLA's CPU convolutions 20-fold
-        grads, (terms, constants) = differentiate(trained, constants, (batch, pair_mask, keys))
-    else:
-        parts = split_parts((batch, pair_mask, keys), config.train.accumulation)
-        grads, terms, constants = accumulate(differentiate, trained, constants, parts, counts)
-    constants = jax.lax.pmean(constants, parallel.AXIS)
-    return jax.lax.psum(grads, parallel.AXIS), constants, jax.lax.psum(terms, parallel.AXIS)
-
-
-def split_parts(tree: PyTree, parts: int) -> PyTree:
-    """Leading axis [b] to [parts, b / parts]."""
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), tree)
-
-
-def accumulate(
-    differentiate: Callable, trained: dict, constants: dict, parts: PyTree, terms: dict
-) -> tuple[dict, dict, dict]:
-    """Sums gradients and loss terms over the parts; running statistics pass from part to part."""
-
-    def body(carry, part):
-        grads, terms, constants = carry
-        new_grads, (new_terms, constants) = differentiate(trained, constants, part)
-        return (*jax.tree.map(jnp.add, (grads, terms), (new_grads, new_terms)), constants), None
-
-    zeros = jax.tree.map(jnp.zeros_like, (trained, terms))
-    return jax.lax.scan(body, (*zeros, constants), parts)[0]
-
-
-def apply_gradients(
-    state: TrainState,
-    grads: dict,
-    constants: dict,
-    optimizer: optax.GradientTransformation,
-    rate: Array,
-    config: ConfigDict,
-) -> TrainState:
-    """One optimizer step on the trained parameters."""
-    trained, frozen = states.split_params(state.params, config)
-    directions, opt_state = optimizer.update(grads, state.opt_state, trained)
-    trained = {
-        path: x - rate * states.rate_ratio(path, config.train) * directions[path]
-        for path, x in trained.items()
-    }
-    decay = config.train.ema
-    ema = jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, state.ema, trained if decay else {})
-    params = states.join_params(trained, frozen)
-    return state.replace(params=params, constants=constants, opt_state=opt_state, ema=ema)
-
-
 def validate(
     state: TrainState,
     config: ConfigDict,
@@ -309,28 +205,3 @@ def summary(config: ConfigDict, state: TrainState, dataset: data.Dataset, first:
         f"{config.task} on {config.data.name}: {len(dataset.annotations)} images, "
         f"{million:.1f} M parameters, {jax.device_count()} {jax.default_backend()} devices; {start}"
     )
-
-
-class Preemption:
-    """Turns SIGTERM and Ctrl-C into a request that the loop answers with a checkpoint.
-
-    A second signal ends the run at once. Outside the main thread nothing is installed.
-    """
-
-    requested = 0
-
-    def __enter__(self) -> Preemption:
-        self._previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = number

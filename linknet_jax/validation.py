@@ -30,7 +30,8 @@ CHOICES = {
     "eval.iou": ("inclusive", "exclusive"),
 }
 AT_LEAST_ONE = (
-    "data.threads", "data.train_images", "data.val_images", "data.test_images", "model.roi_size", "model.roi_chunk", "model.fc_dim",
+    "data.threads", "data.train_images", "data.val_images", "data.test_images",
+    "model.roi_size", "model.roi_chunk", "model.fc_dim",
     "model.embed_dim", "model.hidden_dim", "model.pooling_dim", "model.layout_dim",
     "model.num_rem", "model.reduction", "sampling.pairs", "train.batch_size", "train.steps",
     "train.accumulation", "train.log_every", "train.eval_every", "eval.batch_size",

@@ -232,7 +232,10 @@ def relational_embedding(x, params, row_op="softmax", similarity="dot", scale=Fa
         kinds = {"dot": w[i] @ u[j], "euclidean": -distance, "euclidean_root": -(distance**0.5)}
         scores[i, j] = kinds[similarity] / (w.shape[1] ** 0.5 if scale else 1)
     r = 1 / (1 + np.exp(-scores)) if row_op == "sigmoid" else softmax_rows(scores)
-    y = [x[i] + linear(sum(r[i, j] * h[j] for j in range(len(x))), params["fc"]) for i in range(len(x))]
+    y = [
+        x[i] + linear(sum(r[i, j] * h[j] for j in range(len(x))), params["fc"])
+        for i in range(len(x))
+    ]
     return np.array(y).reshape(x.shape), r
 
 
@@ -270,10 +273,15 @@ def convolution(image, params, stride: int = 1, padding=None) -> np.ndarray:
 
 
 def small_trunk(image, params) -> np.ndarray:
-    """The small trunk on one raw RGB image."""
+    """The small trunk on one raw RGB image; a product per patch is a strided convolution."""
     x = (image / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    for layer, stride in ((1, 2), (2, 2), (3, 2), (4, 1)):
-        x = np.maximum(convolution(x, params[f"conv{layer}"], stride), 0)
+    for name, side in (("patch1", 4), ("patch2", 2)):
+        dense = params[name]
+        kernel = np.asarray(dense["kernel"]).reshape(side, side, x.shape[-1], -1)
+        x = convolution(x, {"kernel": kernel, "bias": dense["bias"]}, side, (0, 0))
+        x = np.maximum(x, 0)
+    for name in ("conv1", "conv2"):
+        x = np.maximum(convolution(x, params[name]), 0)
     return x
 
 
@@ -332,7 +340,9 @@ def link_net(variables, config, image, size, boxes, labels=None, distribution=No
         source = features
         if config["context_trunk"]:
             source = np.maximum(convolution(features, params["context"]["convolution"]), 0)
-        result["context"] = average_pool(source, size if config["context_pool"] == "valid" else None)
+        result["context"] = average_pool(
+            source, size if config["context_pool"] == "valid" else None
+        )
         result["context_logits"] = linear(result["context"], params["context"]["classifier"])
         o0.append(np.tile(result["context"], (n, 1)))
     o3, matrices = relational_stack(np.concatenate(o0, axis=1), params["object_stack"], **options)
@@ -398,7 +408,9 @@ def softmax_loss(logits, labels, mask) -> float:
     """Sum of -log softmax(logits)[label] over the valid entries."""
     logits, mask = np.asarray(logits, np.float64), np.asarray(mask)
     return sum(
-        -np.log(softmax(logits[index])[labels[index]]) for index in np.ndindex(mask.shape) if mask[index]
+        -np.log(softmax(logits[index])[labels[index]])
+        for index in np.ndindex(mask.shape)
+        if mask[index]
     )
 
 

@@ -28,7 +28,7 @@ def test_padding_at_visual_genomes_mean(model):
 def test_padding_at_real_counts(model):
     if importlib.util.find_spec("h5py") is None:
         pytest.skip("h5py is not installed")
-    counts = head_eval.real_counts(6400)
+    counts = head_eval.real_counts()
     if counts is None:
         pytest.skip("no VG150 boxes (set LINKNET_SHARED_DATA)")
     assert head_eval.padding_ratios(counts, model)[0] <= head_eval.PADDING

@@ -59,9 +59,7 @@ def test_union_is_the_loop(xp):
 def test_relative_layout_by_hand(xp):
     subject = xp.asarray([0.0, 0, 9, 9])
     same_size, wider = xp.asarray([10.0, 0, 19, 9]), xp.asarray([0.0, 20, 19, 29])
-    np.testing.assert_allclose(
-        box_ops.relative_layout(subject, same_size), [1, 0, 0, 0], atol=1e-7
-    )
+    np.testing.assert_allclose(box_ops.relative_layout(subject, same_size), [1, 0, 0, 0], atol=1e-7)
     np.testing.assert_allclose(
         box_ops.relative_layout(subject, wider), [0.5, 2, np.log(2), 0], rtol=1e-6
     )

@@ -169,7 +169,9 @@ def test_in_scan():
         parts = zip(items, masks, strict=True)
         return sum(plain({**operands, **moved}, *part).sum() for part in parts)
 
-    close(jax.value_and_grad(total)(moving(operands)), jax.value_and_grad(expected)(moving(operands)))
+    close(
+        jax.value_and_grad(total)(moving(operands)), jax.value_and_grad(expected)(moving(operands))
+    )
 
 
 def test_in_shard_map_every_device_has_its_own_count():
@@ -188,7 +190,9 @@ def test_in_shard_map_every_device_has_its_own_count():
         return jax.lax.psum(jax.grad(total)(moved), "data")
 
     step = jax.jit(
-        jax.shard_map(local, mesh=mesh, in_specs=(same, split, split), out_specs=same, check_vma=False)
+        jax.shard_map(
+            local, mesh=mesh, in_specs=(same, split, split), out_specs=same, check_vma=False
+        )
     )
 
     def expected(moved):

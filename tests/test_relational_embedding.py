@@ -107,9 +107,7 @@ def test_padding_changes_neither_values_nor_gradients(row_op, kind):
         jnp.pad(mask, ((0, 0), (0, 5))),
     )
     np.testing.assert_allclose(wide[0][0], clean[0][0], rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), wide[1][0], clean[1][0]
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), wide[1][0], clean[1][0])
 
 
 def test_softmax_rows_sum_to_one_and_sigmoid_rows_do_not_know_each_other():

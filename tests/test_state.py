@@ -9,7 +9,7 @@ import tiny
 
 from linknet_jax import state as states
 from linknet_jax.config import get_default
-from linknet_jax.train import apply_gradients
+from linknet_jax.train_step import apply_gradients
 
 
 def config(**overrides):

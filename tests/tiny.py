@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from linknet_jax.config import get_default
@@ -28,6 +27,7 @@ SIZES = {
     "sampling.pairs": 7,
     "sampling.related": 2,
 }
+FAST = {"xla_backend_optimization_level": 0}  # compiles take longer than runs here
 MOMENTS = {"layout_mean": np.array([0.1, -0.2, 0.3, 0.0]), "layout_std": np.array([1.5, 2, 1, 0.5])}
 
 
@@ -37,6 +37,12 @@ def create_task(name: str = "sgcls", **overrides):
     config.update_from_flattened_dict(SIZES)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return TASKS[name](config, OBJECTS, PREDICATES)
+
+
+def on_host(function):
+    """Compiles it; results are NumPy, on which every slice is not another compilation."""
+    compiled = jax.jit(function, compiler_options=FAST)
+    return lambda *arguments: jax.device_get(compiled(*arguments))
 
 
 def shapes(name: str = "sgcls", **overrides) -> dict:
@@ -56,11 +62,11 @@ def variables(**overrides) -> dict:
     def draw(path, shape):
         name, size = path[-1].key, shape.shape
         if name in MOMENTS:
-            return jnp.asarray(MOMENTS[name], jnp.float32)
+            return np.float32(MOMENTS[name])
         if name in ("scale", "var"):
-            return jnp.asarray(rng.uniform(0.5, 1.5, size), jnp.float32)
+            return rng.uniform(0.5, 1.5, size).astype(np.float32)
         fan_in = np.prod(size[:-1]) if len(size) > 1 else 10
-        return jnp.asarray(rng.normal(size=size) * fan_in**-0.5, jnp.float32)
+        return (rng.normal(size=size) * fan_in**-0.5).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes(**overrides))
 
@@ -78,7 +84,7 @@ def loss_function(name: str = "sgcls", **overrides):
         constants = {k: v for k, v in variables.items() if k != "params"}
         return jax.value_and_grad(total, has_aux=True)(variables["params"], constants, *rest)
 
-    return jax.jit(split)
+    return on_host(split)
 
 
 @functools.lru_cache
@@ -90,13 +96,13 @@ def graph_function(name: str = "sgcls", train: bool = False, **overrides):
         masks = jax.vmap(all_pairs)(batch.box_mask)
         return task.forward(variables, batch, masks, keys, train)
 
-    return jax.jit(forward)
+    return on_host(forward)
 
 
 @functools.lru_cache
 def predict_function(name: str = "sgcls", **overrides):
     """(variables, batch) to the Prediction."""
-    return jax.jit(create_task(name, **overrides).predict)
+    return on_host(create_task(name, **overrides).predict)
 
 
 def scene(count: int, seed: int) -> dict:
@@ -129,13 +135,24 @@ def make_batch(scenes: list[dict], n: int, garbage: int = 0) -> Batch:
         mask[i, :count] = True
     names = ("images", "image_sizes", "image_index")
     stacked = {name: np.stack([scene[name] for scene in scenes]) for name in names}
-    batch = Batch(
+    return Batch(
         boxes=boxes, labels=labels, predicates=predicates, box_mask=mask,
         example_mask=np.ones(b, bool), **stacked,
     )  # fmt: skip
-    return jax.tree.map(jnp.asarray, batch)
 
 
-def all_pair_masks(batch: Batch) -> jax.Array:
+def all_pair_masks(batch: Batch) -> np.ndarray:
     """Every ordered pair of valid boxes, [b, n, n]."""
-    return jax.vmap(all_pairs)(batch.box_mask)
+    valid = batch.box_mask
+    return valid[:, :, None] & valid[:, None, :] & ~np.eye(valid.shape[1], dtype=bool)
+
+
+@functools.lru_cache
+def sample_function():
+    """(batch, keys) to the pairs drawn for training."""
+    return on_host(create_task().sample)
+
+
+def keys_of(batch: Batch) -> jax.Array:
+    """One key an image."""
+    return jax.vmap(jax.random.key)(np.arange(len(batch.images)))

@@ -143,7 +143,12 @@ class LinkNet(nn.Module):
         wanted = jax.vmap(unordered)(pair_mask)[:, i, j]
         order, count = pack(wanted.reshape(-1))
         image, pair = order // i.size, order % i.size
-        rows = {"images": image, "i": i[pair], "j": j[pair], "valid": jnp.arange(order.size) < count}
+        rows = {
+            "images": image,
+            "i": i[pair],
+            "j": j[pair],
+            "valid": jnp.arange(order.size) < count,
+        }
         if keys is not None:
             pair_keys = jax.vmap(jax.random.fold_in)(fold(keys, 1)[image], i[pair])
             rows["keys"] = jax.vmap(jax.random.fold_in)(pair_keys, j[pair])
@@ -161,12 +166,11 @@ class LinkNet(nn.Module):
         return self.param(name, nn.initializers.normal(0.4), shape)  # GloVe's spread (METHOD A24)
 
     def _stack(self, name: str) -> RelationalStack:
-        config = self.config
+        config, dtype = self.config, jnp.dtype(self.config["dtype"])
         keys = ("reduction", "row_op", "similarity", "attention_scale")
-        return RelationalStack(
-            config["hidden_dim"], config["num_rem"], config["use_rem"],
-            nn.FrozenDict({key: config[key] for key in keys}), jnp.dtype(config["dtype"]), name=name,
-        )  # fmt: skip
+        embedding = nn.FrozenDict({key: config[key] for key in keys})
+        sizes = (config["hidden_dim"], config["num_rem"], config["use_rem"])
+        return RelationalStack(*sizes, embedding, dtype, name=name)
 
 
 class UnitVarianceLinear(nn.Module):

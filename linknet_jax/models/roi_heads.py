@@ -45,7 +45,7 @@ class ObjectHead(nn.Module):
 
     @nn.compact
     def __call__(self, operands: dict, rows: dict) -> Float[Array, "m f"]:
-        """Returns [f_i, box_logits], float32. `rows`: boxes [m, 4], images [m], keys [m] or None."""
+        """[f_i, box_logits], float32; `rows`: boxes [m, 4], images [m], keys [m] or None."""
         config, keys = self.config, rows.get("keys")
         pooled = pool(operands["features"], rows["boxes"], rows["images"], self.stride, config)
         sizes = {"hidden": config["fc_dim"], "features": config["fc_dim"], "final_relu": True}

@@ -49,7 +49,9 @@ class SmallTrunk(nn.Module):
     def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 96"]:
         x = normalise(images).astype(self.dtype)
         for layer, (width, side) in enumerate([(48, 4), (96, 2)]):
-            dense = nn.Dense(width, kernel_init=he_normal, dtype=self.dtype, name=f"patch{layer + 1}")
+            dense = nn.Dense(
+                width, kernel_init=he_normal, dtype=self.dtype, name=f"patch{layer + 1}"
+            )
             x = nn.relu(dense(_patches(x, side)))
         for layer in range(2):
             name = f"conv{layer + 1}"

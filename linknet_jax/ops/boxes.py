@@ -53,8 +53,6 @@ def relative_layout(subject: Boxes, object_: Boxes, corner: bool = False) -> Box
 
 
 def overlaps(boxes: Float[jax.Array | np.ndarray, "n 4"]) -> Bool[jax.Array | np.ndarray, "n n"]:
-    """Which ordered pairs share at least a pixel (inclusive convention), never a box with itself."""
+    """Which ordered pairs of different boxes share at least a pixel (inclusive convention)."""
     xp = _library(boxes)
     return (iou(boxes, boxes, inclusive=True) > 0) & ~xp.eye(boxes.shape[0], dtype=bool)
-
-

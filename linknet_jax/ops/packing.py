@@ -72,8 +72,9 @@ def _forward(function, chunk, operands, items, count):
     items, count = jax.tree.map(
         lambda x: x.value, (items, count), is_leaf=lambda x: hasattr(x, "perturbed")
     )
-    result = _packed_map(function, chunk, structure.unflatten([x.value for x in leaves]),
-                         items, count)
+    result = _packed_map(
+        function, chunk, structure.unflatten([x.value for x in leaves]), items, count
+    )
     return result, (moving, fixed, jax.tree_util.Partial(structure.unflatten), items, count)
 
 
