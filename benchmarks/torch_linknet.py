@@ -145,7 +145,7 @@ class Head:
 
 
 def relative_layout(subject: Tensor, object_: Tensor) -> Tensor:
-    """b_{o|s} of eq. 17, centres, inclusive sizes (METHOD 1.6)."""
+    """b_{o|s} of eq. 17, centres, inclusive sizes."""
     sizes = [box[:, 2:] - box[:, :2] + 1 for box in (subject, object_)]
     centres = [box[:, :2] + size / 2 for box, size in zip((subject, object_), sizes, strict=True)]
     return torch.cat([(centres[1] - centres[0]) / sizes[0], (sizes[1] / sizes[0]).log()], 1)

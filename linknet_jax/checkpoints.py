@@ -57,6 +57,11 @@ class Checkpoints:
     def best(self) -> int | None:
         """The step with the highest metric, the last of equals; the latest without any."""
         scored = [c for c in self._saved.checkpoints if c.metrics and self._metric in c.metrics]
+        if not scored and any(c.metrics for c in self._saved.checkpoints):
+            raise ValueError(
+                f"eval.metric={self._metric!r} was not measured in training; set it back, or take "
+                "--config.eval.step=latest"
+            )
         if not scored:
             return self.latest
         return max(scored, key=lambda c: (c.metrics[self._metric], c.step)).step

@@ -6,13 +6,13 @@ import sys
 
 from linknet_jax import main as entry
 
-MODES = {"train": "train", "eval": "eval"}
+VERBS = ("train", "eval")
 
 
 def main() -> int:
     """`linknet train --config FILE` and `linknet eval --workdir DIR`; returns the exit status."""
-    verb, *rest = [*sys.argv[1:], ""][: max(len(sys.argv) - 1, 1)]
-    if verb not in MODES:
-        print(f"usage: linknet {{{','.join(MODES)}}} ...\n\n{entry.__doc__}", file=sys.stderr)
+    verb, rest = [*sys.argv, ""][1], sys.argv[2:]
+    if verb not in VERBS:
+        print(f"usage: linknet {{{','.join(VERBS)}}} ...\n\n{entry.__doc__}", file=sys.stderr)
         return 0 if verb in ("-h", "--help") else 2
-    return entry.main(["linknet", f"--mode={MODES[verb]}", *rest])
+    return entry.main(["linknet", f"--mode={verb}", *rest])

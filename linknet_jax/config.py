@@ -1,4 +1,7 @@
-"""The default configuration tree. Every leaf can be overridden on the command line."""
+"""The default configuration tree. Every leaf can be overridden on the command line.
+
+Ids such as A9 name rows of docs/ambiguities.md.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def get_default(task: str) -> ConfigDict:
             "sampling": {"pairs": 256, "related": 64},  # ordered pairs an image in training (A27)
             "train": _train(),
             "eval": _eval(),
-            "checkpoint": {"every": 200, "keep": 2},
+            "checkpoint": {
+                "every": 250,  # steps
+                "keep": 2,  # how many of the latest, beside the best
+            },
         }
     )
 
@@ -46,37 +52,37 @@ def get_config(task: str, variant: str = "") -> ConfigDict:
 
 def _data() -> dict:
     return {
-        "name": "synthetic",
-        "dir": "",
+        "name": "synthetic",  # synthetic | vrd
+        "dir": "",  # folder of the data set's files; synthetic needs none
         "image_size": 128,  # side of the square network input, pixels
         "max_objects": 10,  # N: boxes an image, padded
         "seed": 0,  # of the synthetic scenes
-        "train_images": 4000,
+        "train_images": 4000,  # these three: of the synthetic splits
         "val_images": 200,
         "test_images": 500,
-        "threads": 2,
-        "prefetch": 2,
+        "threads": 2,  # that read images, in each process
+        "prefetch": 2,  # batches made ahead
     }
 
 
 def _model() -> dict:
     return {
         "trunk": "small",  # small | vgg16
-        "roi_size": 7,
+        "roi_size": 7,  # bins of a pooled region along each side
         "roi_align": "aligned",  # aligned | motifs (A1)
         "roi_chunk": 128,  # RoIs or pairs that go through fc6 and fc7 at once
-        "fc_dim": 256,
-        "embed_dim": 64,
-        "hidden_dim": 128,
-        "pooling_dim": 256,
-        "layout_dim": 64,
-        "dropout": 0.1,
-        "use_rem": True,
-        "use_glem": True,
-        "use_gcem": True,
-        "num_rem": 2,
-        "reduction": 2,
-        "row_op": "softmax",  # softmax | sigmoid
+        "fc_dim": 256,  # fc6 and fc7
+        "embed_dim": 64,  # rows of K0 and K1
+        "hidden_dim": 128,  # O2, O3 and their like in the edge stack
+        "pooling_dim": 256,  # union features F, and subject and object in E1
+        "layout_dim": 64,  # K2
+        "dropout": 0.1,  # in fc6 and fc7
+        "use_rem": True,  # relational embedding
+        "use_glem": True,  # geometric layout encoding
+        "use_gcem": True,  # global context encoding
+        "num_rem": 2,  # relational embeddings a stack (A15)
+        "reduction": 2,  # r of eq. 1: width of the attention is input / r
+        "row_op": "softmax",  # softmax | sigmoid (A13)
         "similarity": "dot",  # dot | euclidean | euclidean_root (A14)
         "attention_scale": "none",  # none | rsqrt_dim (A12)
         "e0_label": "argmax",  # argmax | softmax (Table 2b)
@@ -89,8 +95,8 @@ def _model() -> dict:
         "layout_head": "mlp",  # mlp | linear | batch_norm (A11)
         "frequency_bias": False,  # A17
         "union_mask": False,  # A18
-        "freeze_trunk": False,
-        "freeze_box_head": False,
+        "freeze_trunk": False,  # A21
+        "freeze_box_head": False,  # A21
         "detector_dropout": True,  # A22
         "word_vectors": "",  # .npy of the object names' vectors (A24); "" = normal(0.4)
         "dtype": "float32",  # compute; parameters stay float32
@@ -99,7 +105,7 @@ def _model() -> dict:
 
 def _loss() -> dict:
     return {
-        "object": 1.0,
+        "object": 1.0,  # eq. 8
         "relation": 1.0,  # lambda_1 of eq. 18
         "context": 1.0,  # lambda_2 of eq. 18
         "box_head": 1.0,  # only while the box head is trained
@@ -109,17 +115,17 @@ def _loss() -> dict:
 
 def _train() -> dict:
     return {
-        "steps": 600,
-        "batch_size": 16,
-        "accumulation": 1,
+        "steps": 1000,
+        "batch_size": 16,  # images a step, over all devices
+        "accumulation": 1,  # parts of each device's images, one after the other
         "optimizer": "adamw",  # sgd | adamw
-        "lr": 1e-3,
+        "lr": 1e-3,  # peak
         "fc_lr_ratio": 1.0,  # learning rate of both fc6/fc7 copies, relative to lr
-        "momentum": 0.9,
+        "momentum": 0.9,  # of sgd
         "weight_decay": 1e-4,
         "clip": 5.0,  # global gradient norm; 0 = off
         "schedule": "cosine",  # constant | step | cosine | plateau
-        "warmup": 60,
+        "warmup": 60,  # steps
         "milestones": (0.6, 0.85),  # of `steps`, for step
         "decay": 0.1,  # factor of step and plateau
         "patience": 3,  # evaluations without progress before plateau decays
@@ -127,16 +133,16 @@ def _train() -> dict:
         "cooldown": 1,  # evaluations after a decay that do not count
         "early_stop": 0,  # evaluations without progress before training stops; 0 = never
         "ema": 0.0,  # decay of the averaged weights; 0 = off
-        "log_every": 50,
-        "eval_every": 200,
+        "log_every": 50,  # steps
+        "eval_every": 250,  # steps
     }
 
 
 def _eval() -> dict:
     return {
-        "batch_size": 50,
+        "batch_size": 40,  # images at once, over all devices
         "step": "best",  # best | latest | a step number
         "metric": "R@20",  # of the configured task; decides best, plateau and early stop
-        "ks": (20, 50, 100),
-        "iou": "inclusive",  # inclusive | exclusive
+        "ks": (20, 50, 100),  # K of R@K and the others
+        "iou": "inclusive",  # inclusive | exclusive of both end pixels
     }

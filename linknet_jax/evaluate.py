@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterator
 
@@ -60,13 +59,9 @@ def evaluate_split(
     frequencies: np.ndarray | None = None,
 ) -> dict[str, dict]:
     """Metrics of the model; with `frequencies` also of FREQ on the same labels and scores."""
-    config, vocabulary = task.config.eval, dataset.vocabulary
-    create = functools.partial(
-        SceneGraphMetrics, len(vocabulary.predicates), tuple(config.ks), task.name, split,
-        config.iou == "inclusive",
-    )  # fmt: skip
-    model, baseline = create(), create()
-    for index, prediction in predictions(predict, variables, dataset, config.batch_size, mesh):
+    vocabulary, size = dataset.vocabulary, task.config.eval.batch_size
+    model, baseline = (_metrics(task.config, task.name, dataset, split) for _ in range(2))
+    for index, prediction in predictions(predict, variables, dataset, size, mesh):
         truth = dataset.annotations[index]
         model.update(truth, truth.boxes, prediction)
         if frequencies is not None:
@@ -81,13 +76,15 @@ def evaluate_split(
 
 def ceiling(config: ConfigDict, name: str, dataset: data.Dataset, split: str) -> dict:
     """Metrics of a predictor that knows every true class and every true relation."""
-    metrics = SceneGraphMetrics(
-        len(dataset.vocabulary.predicates), tuple(config.eval.ks), name, split,
-        config.eval.iou == "inclusive",
-    )  # fmt: skip
+    metrics = _metrics(config, name, dataset, split)
     for annotation, truth in zip(dataset.annotations, dataset.truth, strict=True):
         metrics.update(annotation, annotation.boxes, ceiling_prediction(truth, annotation.labels))
     return metrics.compute(dataset.vocabulary)
+
+
+def _metrics(config: ConfigDict, name: str, dataset: data.Dataset, split: str) -> SceneGraphMetrics:
+    num_predicates, inclusive = len(dataset.vocabulary.predicates), config.eval.iou == "inclusive"
+    return SceneGraphMetrics(num_predicates, tuple(config.eval.ks), name, split, inclusive)
 
 
 def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
@@ -99,26 +96,22 @@ def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
 
 
 def frequency_table(config: ConfigDict) -> np.ndarray:
-    """Predicate probabilities of class pairs, counted on the training split (METHOD 5.7)."""
+    """Predicate probabilities of class pairs, counted on the training split."""
     train = data.build(config, "train")
-    sizes = len(train.vocabulary.objects), len(train.vocabulary.predicates)
-    return statistics.predicate_probabilities(*statistics.count(train.annotations, *sizes, False))
+    counts = statistics.count(train.annotations, *train.vocabulary.sizes, False)
+    return statistics.predicate_probabilities(*counts)
 
 
-def restore(
-    config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh
-) -> tuple[dict, SceneGraphClassification]:
-    """Variables for evaluation and the task they belong to, on whatever devices there are."""
-    vocabulary = vocabulary_of(saved.about(step))
-    sizes = len(vocabulary.objects), len(vocabulary.predicates)
-    task = TASKS[config.task](config, *sizes)
+def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
+    """Variables for evaluation, on whatever devices there are."""
+    task = TASKS[config.task](config, *vocabulary_of(saved.about(step)).sizes)
     shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}))
     items = {"params": shapes.params, "constants": shapes.constants}
     if config.train.ema:
         items["ema"] = shapes.ema
     stored = saved.restore(step, items, parallel.replicated(mesh))
     params = eval_params(stored["params"], stored.get("ema", {}), config)
-    return {"params": params, **stored["constants"]}, task
+    return {"params": params, **stored["constants"]}
 
 
 def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
@@ -127,9 +120,8 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     with Checkpoints(workdir, config.eval.metric) as saved:
         step = saved.resolve(config.eval.step)
         vocabulary = vocabulary_of(saved.about(step))
-        variables, trained = restore(config, saved, step, mesh)
-    sizes = trained.num_objects, trained.num_predicates
-    tasks = [TASKS[name](config, *sizes) for name in EVALUATED[config.task]]
+        variables = restore(config, saved, step, mesh)
+    tasks = [TASKS[name](config, *vocabulary.sizes) for name in EVALUATED[config.task]]
     splits = {"test": data.build(config, "test"), "val": data.build(config, "val")}
     validation.check_same_vocabulary(vocabulary, splits["test"].vocabulary, config.data.name)
     frequencies = frequency_table(config)

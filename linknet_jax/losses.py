@@ -1,4 +1,4 @@
-"""Masked losses as sums; the caller divides once by the global count (METHOD 1.7)."""
+"""Masked losses as sums; the caller divides once by the global count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cross_entropy(
 def multi_label(
     logits: Float[Array, "b c"], present: Bool[Array, "b c"], mask: Bool[Array, "b"]
 ) -> Float[Array, ""]:
-    """Sum of sigmoid cross-entropies with both terms over classes and valid images (METHOD A5)."""
+    """Sum of sigmoid cross-entropies with both terms over classes and valid images (A5)."""
     losses = optax.sigmoid_binary_cross_entropy(logits, present.astype(jnp.float32))
     return jnp.where(mask[:, None], losses, 0).sum()
 

@@ -44,7 +44,7 @@ def run(argv: list[str]) -> None:
     parallel.initialize_distributed()  # before anything that starts JAX, as checkpoints do
     config, mode, workdir = parse(argv)
     validation.validate(config)
-    validation.check_devices(config, jax.device_count())
+    validation.check_devices(config, jax.device_count(), mode == "train")
     cache = config.compilation_cache or str(workdir / "jax_cache")
     jax.config.update("jax_compilation_cache_dir", cache)
     if mode == "train" and not train(config, workdir):

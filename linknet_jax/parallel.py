@@ -17,13 +17,14 @@ AXIS = "data"
 
 
 def initialize_distributed() -> None:
-    """Joins the other processes: by the cluster's metadata, or by LINKNET_COORDINATOR,
-    LINKNET_NUM_PROCESSES and LINKNET_PROCESS_ID; alone where there is neither."""
+    """Joins the other processes of a run; alone where there are none.
+
+    They are found by the cluster's metadata, or by LINKNET_COORDINATOR (host:port of process 0),
+    LINKNET_NUM_PROCESSES and LINKNET_PROCESS_ID. ValueError where one of the two is no number.
+    """
     coordinator = os.environ.get("LINKNET_COORDINATOR")
     if coordinator:
-        count, index = (
-            int(os.environ[f"LINKNET_{name}"]) for name in ("NUM_PROCESSES", "PROCESS_ID")
-        )
+        count, index = _number("LINKNET_NUM_PROCESSES"), _number("LINKNET_PROCESS_ID")
         jax.distributed.initialize(coordinator, count, index)
         return
     try:
@@ -33,6 +34,15 @@ def initialize_distributed() -> None:
     except RuntimeError as error:  # called from a program that already uses JAX, alone
         if "must be called before" not in str(error):
             raise
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdecimal():
+        raise ValueError(
+            f"{name}={value!r} must be a whole number where LINKNET_COORDINATOR is set"
+        )
+    return int(value)
 
 
 def create_mesh() -> Mesh:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 FROZEN = {"freeze_trunk": {"trunk"}, "freeze_box_head": {"box_features", "box_head"}}
-SLOW = {"object_features", "union_features"}  # both trained fc6/fc7 copies (METHOD 3.4)
+SLOW = {"object_features", "union_features"}  # both trained fc6/fc7 copies (A30)
 
 
 @flax.struct.dataclass
@@ -43,14 +43,16 @@ class Control:
 
 @flax.struct.dataclass
 class TrainState:
-    """Attributes:
-    step: steps done.
-    params: parameters, float32.
-    constants: the other variables: `constants` of the training split, `batch_stats` if any.
-    opt_state: optax state of the trained parameters.
-    ema: averaged trained parameters; empty without EMA.
-    control: see Control.
-    bad_step: first step with a non-finite loss or gradient, after which nothing moves; else -1.
+    """What a training step reads and replaces.
+
+    Attributes:
+      step: steps done.
+      params: parameters, float32.
+      constants: the other variables: `constants` of the training split, `batch_stats` if any.
+      opt_state: optax state of the trained parameters.
+      ema: averaged trained parameters; empty without EMA.
+      control: see Control.
+      bad_step: first step with a non-finite loss or gradient, after which nothing moves; else -1.
     """
 
     step: Int[Array, ""]
@@ -76,7 +78,7 @@ def join_params(trained: dict, frozen: dict) -> dict:
 
 
 def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Gradient to direction; the learning rate is applied by the step (METHOD 3.4).
+    """Gradient to direction; the learning rate is applied by the step (A30).
 
     SGD decays every parameter, as torch does; AdamW only matrices and kernels.
     """

@@ -1,4 +1,4 @@
-"""The only place that knows which ground truth a task is given (METHOD 1.1)."""
+"""The only place that knows which ground truth a task is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
 from linknet_jax import losses
@@ -63,7 +63,7 @@ class SceneGraphClassification:
         return weights
 
     def sample(self, batch: Batch, keys: Key[Array, "b"]) -> Bool[Array, "b n n"]:
-        """The ordered pairs to train on (METHOD A27)."""
+        """The ordered pairs to train on (A27)."""
         limits = self.config.sampling
         masks = jax.vmap(all_pairs)(batch.box_mask)
         draw = jax.vmap(sample_pairs, (0, 0, 0, None, None))
@@ -104,14 +104,16 @@ class SceneGraphClassification:
         }
         return {name: terms[name]() for name in self.weights()}, updates
 
-    def objects(self, graph: SceneGraph, batch: Batch) -> tuple[Array, Array]:
+    def objects(
+        self, graph: SceneGraph, batch: Batch
+    ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """Label of every box and its score: softmax over all classes, background never chosen."""
         labels = 1 + jnp.argmax(graph.O4[..., 1:], axis=-1)
         probabilities = jax.nn.softmax(graph.O4)
         return labels, jnp.take_along_axis(probabilities, labels[..., None], -1)[..., 0]
 
     def predict(self, variables: dict, batch: Batch) -> Prediction:
-        """Ranked triplets of every image (METHOD 5.1)."""
+        """Ranked triplets of every image."""
         masks = jax.vmap(all_pairs)(batch.box_mask)
         graph, _ = self.forward(variables, batch, masks)
         labels, scores = self.objects(graph, batch)
@@ -124,7 +126,7 @@ class PredicateClassification(SceneGraphClassification):
     name = "predcls"
 
     def inputs(self, batch: Batch, train: bool) -> dict:
-        """True labels feed the edges; l_i is the detector's or one-hot (METHOD A2)."""
+        """True labels feed the edges; l_i is the detector's or one-hot (A2)."""
         inputs = {"labels": batch.labels}
         if self.config.model.predcls_l == "gt":
             inputs["label_distribution"] = jax.nn.one_hot(batch.labels, self.num_objects)
@@ -135,7 +137,9 @@ class PredicateClassification(SceneGraphClassification):
         dropped = {"object"} | ({"box_head"} if self.config.model.predcls_l == "gt" else set())
         return {name: w for name, w in super().weights().items() if name not in dropped}
 
-    def objects(self, graph: SceneGraph, batch: Batch) -> tuple[Array, Array]:
+    def objects(
+        self, graph: SceneGraph, batch: Batch
+    ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """The given labels, score 1."""
         return batch.labels, jnp.ones(batch.labels.shape)
 

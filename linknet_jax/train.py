@@ -26,6 +26,7 @@ from linknet_jax.train_step import compile_train_step
 from linknet_jax.types import Batch
 from linknet_jax.writer import Writer
 
+AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for its memory
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.threads", "data.prefetch",
                   "eval.step", "eval.batch_size", "train.log_every", "checkpoint")  # fmt: skip
@@ -39,15 +40,15 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
     mesh = parallel.create_mesh()
     train_data, val_data = data.build(config, "train"), data.build(config, "val")
     task = create_task(config, train_data)
-    size, last, every = config.train.batch_size, config.train.steps, config.train
-    kept = config.checkpoint.keep
-    with Preemption() as signals, Checkpoints(workdir, config.eval.metric, kept) as saved:
+    options, keep = config.train, config.checkpoint.keep
+    size, last = options.batch_size, options.steps
+    with Preemption() as signals, Checkpoints(workdir, config.eval.metric, keep) as saved:
         state = create_or_restore(config, task, train_data, mesh, saved)
         first = int(state.step)
         step_fn, predict = compile_train_step(task, mesh), compile_predict(task, mesh)
         share = (jax.process_index(), jax.process_count())
         batches = train_data.train_batches(size, config.seed, first, *share)
-        recent: collections.deque = collections.deque(maxlen=every.log_every)
+        recent: collections.deque = collections.deque(maxlen=max(options.log_every, AHEAD))
         with Writer(workdir, first, last, size) as writer:
             writer.say(summary(config, state, train_data, first))
             if finished_early(state, config):
@@ -56,11 +57,12 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
                     state, values = step_fn(state, batch)
                 recent.append((step, values))
+                jax.block_until_ready(recent[max(len(recent) - AHEAD, 0)][1]["loss"])
                 writer.advance()
-                stop = signals.requested
-                evaluating = step % every.eval_every == 0 or step == last
+                stop = signals.after(step)
+                evaluating = step % options.eval_every == 0 or step == last
                 saving = evaluating or stop or step % config.checkpoint.every == 0
-                if saving or step % every.log_every == 0:
+                if saving or step % options.log_every == 0:
                     check_finite(state, recent)
                     writer.progress(step, {name: float(x) for name, x in values.items()})
                 metrics = None
@@ -72,12 +74,14 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
                     writer.say(f"signal {stop}: saved after step {step}; rerun to resume")
                     return False
                 if evaluating and finished_early(state, config):
-                    writer.say(f"no progress in {every.early_stop} evaluations: stopped early")
+                    writer.say(f"no progress in {options.early_stop} evaluations: stopped early")
                     break
     return True
 
 
-def steps(first: int, last: int, batches: Iterator[Batch], mesh: Mesh):
+def steps(
+    first: int, last: int, batches: Iterator[Batch], mesh: Mesh
+) -> Iterator[tuple[int, Batch]]:
     """(step, global batch) for the steps after `first`."""
     try:
         numbers = range(first + 1, last + 1)
@@ -88,8 +92,7 @@ def steps(first: int, last: int, batches: Iterator[Batch], mesh: Mesh):
 
 def create_task(config: ConfigDict, dataset: data.Dataset) -> SceneGraphClassification:
     """The configured task, its class counts from the data set."""
-    vocabulary = dataset.vocabulary
-    return TASKS[config.task](config, len(vocabulary.objects), len(vocabulary.predicates))
+    return TASKS[config.task](config, *dataset.vocabulary.sizes)
 
 
 def create_or_restore(
@@ -122,14 +125,15 @@ def create_or_restore(
 
 
 def measured(config: ConfigDict, dataset: data.Dataset) -> tuple[dict, dict]:
-    """(constants, parameter tables) that come from the training split (METHOD A11, A17, A24)."""
+    """(constants, parameter tables) that come from the training split (A11, A17, A24)."""
     annotations = dataset.annotations
     scales = [config.data.image_size / max(a.width, a.height) for a in annotations]
-    mean, std = statistics.layout_moments(annotations, scales)
-    sizes = len(dataset.vocabulary.objects), len(dataset.vocabulary.predicates)
+    corner = config.model.layout_box == "corner"
+    mean, std = statistics.layout_moments(annotations, scales, corner)
+    sizes = dataset.vocabulary.sizes
     tables = {}
     if config.model.frequency_bias:
-        counts = statistics.count(annotations, *sizes, False)
+        counts = statistics.count(annotations, *sizes, overlap=True)
         tables["frequency_bias"] = statistics.log_frequencies(*counts)
     if config.model.word_vectors:
         path, dim = config.model.word_vectors, config.model.embed_dim
@@ -167,6 +171,10 @@ def validate(
     variables = {"params": params, **state.constants}
     scores = evaluate_split(predict, task, variables, dataset, "val", mesh)["model"]
     metrics = {name: x for name, x in scores.items() if isinstance(x, float)}
+    if config.eval.metric not in metrics:
+        raise ValueError(
+            f"no image of the validation split has relations; check {config.data.name}"
+        )
     metric = metrics[config.eval.metric]
     writer.say(f"  validation {task.name} {config.eval.metric} {100 * metric:.2f} %")
     writer.scalars(int(state.step), metrics, "val")

@@ -77,7 +77,9 @@ def local_gradients(
     else:
         parts = split_parts((batch, pair_mask, keys), config.train.accumulation)
         grads, terms, constants = accumulate(differentiate, trained, constants, parts, counts)
-    constants = jax.lax.pmean(constants, parallel.AXIS)
+    # The rest never moves: a mean over three devices would round it.
+    running = {name: x for name, x in constants.items() if name == "batch_stats"}
+    constants = {**constants, **jax.lax.pmean(running, parallel.AXIS)}
     return jax.lax.psum(grads, parallel.AXIS), constants, jax.lax.psum(terms, parallel.AXIS)
 
 
@@ -115,8 +117,9 @@ def apply_gradients(
         path: x - rate * states.rate_ratio(path, config.train) * directions[path]
         for path, x in trained.items()
     }
-    decay = config.train.ema
-    averaged = trained if decay else {}
+    # Early averages would otherwise be mostly the initial weights.
+    decay = jnp.minimum(config.train.ema, (1 + state.step) / (10 + state.step))
+    averaged = trained if config.train.ema else {}
     ema = jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, state.ema, averaged)
     params = states.join_params(trained, frozen)
     return state.replace(params=params, constants=constants, opt_state=opt_state, ema=ema)

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+FREE_PREDICTIONS = 100  # candidates of an image kept without the graph constraint
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
@@ -16,6 +18,11 @@ class Vocabulary:
 
     objects: tuple[str, ...]
     predicates: tuple[str, ...]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(C_obj, C_rel): numbers of classes, index 0 included."""
+        return len(self.objects), len(self.predicates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +105,8 @@ class Prediction:
       labels, label_scores: predicted object class (never background) and its probability.
       pairs, predicates, scores: the best predicate of every ordered pair, best triplet first.
       count: how many of those rows are valid.
-      free_pairs, free_predicates, free_scores, free_count: the 100 best (pair, predicate)
-        candidates without the graph constraint, best first.
+      free_pairs, free_predicates, free_scores, free_count: the FREE_PREDICTIONS best
+        (pair, predicate) candidates without the graph constraint, best first.
     """
 
     labels: Int[Array, "*b n"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from linknet_jax.types import Vocabulary
+from linknet_jax.types import FREE_PREDICTIONS, Vocabulary
 
 CHOICES = {
     "task": ("sgcls", "predcls"),
@@ -73,7 +73,7 @@ def _relations(config: ConfigDict) -> Iterable[str]:
     if config.data.image_size < 2 * stride:
         yield f"data.image_size={config.data.image_size}: must be at least {2 * stride}"
     if config.data.max_objects < 2:
-        yield f"data.max_objects={config.data.max_objects}: a relation joins two; at least 2"
+        yield f"data.max_objects={config.data.max_objects}: must be at least 2, to have pairs"
     if train.batch_size % train.accumulation:
         yield (
             f"train.batch_size={train.batch_size}: must be a multiple of "
@@ -96,8 +96,6 @@ def _relations(config: ConfigDict) -> Iterable[str]:
         yield f"train.lr={train.lr}: must be positive and finite"
     if not all(0 < part <= 1 for part in train.milestones):
         yield f"train.milestones={train.milestones}: each must lie in (0, 1], a part of train.steps"
-    if config.data.max_objects < 2:
-        yield f"data.max_objects={config.data.max_objects}: must be at least 2, to have pairs"
     yield from _evaluation(config)
 
 
@@ -105,17 +103,18 @@ def _evaluation(config: ConfigDict) -> Iterable[str]:
     ks, step = config.eval.ks, config.eval.step
     if step not in ("best", "latest") and not step.isdecimal():
         yield f"eval.step={step!r}: must be best, latest or the number of a step"
-    if not ks or not all(type(k) is int and 1 <= k <= 100 for k in ks):
-        yield f"eval.ks={ks}: must be one or more integers from 1 to 100, as (20,50)"
+    if not ks or not all(type(k) is int and 1 <= k <= FREE_PREDICTIONS for k in ks):
+        yield f"eval.ks={ks}: must be integers from 1 to {FREE_PREDICTIONS}, as (20,50)"
         return
     metrics = [f"{kind}@{k}" for k in config.eval.ks for kind in ("R", "ng-R", "mR", "ng-mR")]
     if config.eval.metric not in metrics:
         yield f"eval.metric={config.eval.metric!r}: must be one of {', '.join(metrics)}"
 
 
-def check_devices(config: ConfigDict, devices: int) -> None:
-    """ValueError where a batch cannot be split over the devices."""
-    for key, parts in (("train.batch_size", config.train.accumulation), ("eval.batch_size", 1)):
+def check_devices(config: ConfigDict, devices: int, training: bool) -> None:
+    """ValueError where a batch cannot be split over the devices; evaluating uses only its own."""
+    batches = {"train.batch_size": config.train.accumulation} if training else {}
+    for key, parts in (batches | {"eval.batch_size": 1}).items():
         if config[key] % (devices * parts):
             raise ValueError(
                 f"--config.{key}={config[key]} must be a multiple of {devices * parts} "

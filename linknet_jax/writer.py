@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 import time
@@ -47,7 +48,7 @@ class Writer:
         now = time.monotonic()
         rate = (step - done) / max(now - start, 1e-9)
         self._last = (step, now)
-        left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / rate))
+        left = datetime.timedelta(seconds=round((self._steps - step) / rate))
         values = {"loss": values["loss"], **values}
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         images = rate * self._batch

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from linknet_jax.models import layers
 from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold, row_dropout
 
 
@@ -34,6 +35,27 @@ def test_linear_is_affine_and_keeps_its_dtype():
     half = Linear(4, dtype=jnp.bfloat16)
     assert half.apply(variables, x).dtype == jnp.bfloat16
     assert jax.eval_shape(half.init, jax.random.key(0), x)["params"]["kernel"].dtype == jnp.float32
+
+
+def test_large_linear_skips_padded_rows(monkeypatch):
+    monkeypatch.setattr(layers, "PACKED_FROM", 1)
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(3, 5, 4)).astype(np.float32), rng.random((3, 5)) < 0.6
+    module = Linear(6)
+    variables = module.init(jax.random.key(0), x)
+    garbage = np.where(mask[..., None], x, np.nan)
+
+    def loss(variables, x, given):
+        y = module.apply(variables, x, given)
+        return jnp.sum(jnp.where(mask[..., None], y, 0) ** 2)
+
+    packed, plain = (
+        jax.value_and_grad(loss, argnums=(0, 1))(variables, *inputs)
+        for inputs in ((garbage, mask), (x, None))
+    )
+    for a, b in zip(jax.tree.leaves(packed), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(module.apply(variables, garbage, mask))[~mask], 0)
 
 
 def test_dropout_is_bound_to_the_rows_key():

@@ -12,7 +12,7 @@ import reference
 import tiny
 
 from linknet_jax.config import get_default
-from linknet_jax.models.linknet import UnitVarianceLinear
+from linknet_jax.models.layers import UnitVarianceLinear
 from linknet_jax.state import create_state
 from linknet_jax.tasks import TASKS
 from linknet_jax.validation import CHOICES
@@ -196,6 +196,15 @@ def test_bfloat16_with_dropout_is_finite():
         assert gradient.dtype == jnp.float32 and np.isfinite(gradient).all(), name
 
 
+def test_predicate_logits_are_float32_under_bfloat16():
+    """Rounded to bfloat16, triplets would tie in the ranking."""
+    overrides = {"model__dtype": "bfloat16"}
+    graph, _ = tiny.graph_function(**overrides)(tiny.variables(), BATCH)
+    logits = graph.G2[graph.pair_mask]
+    assert logits.dtype == np.float32
+    assert np.mean(logits != logits.astype(jnp.bfloat16).astype(np.float32)) > 0.9
+
+
 def test_dropout_of_an_image_depends_on_its_key_only():
     overrides = {"model__dropout": 0.5}
     forward, variables = tiny.graph_function(train=True, **overrides), tiny.variables()
@@ -281,7 +290,7 @@ def size(tree):
 
 
 def test_the_papers_size_has_the_papers_parameters():
-    """METHOD 1.2; numbers in millions."""
+    """The paper's sizes; numbers in millions."""
     config = get_default("sgcls")
     config.update_from_flattened_dict(PRESETS["full_size"] | PRESETS["motifs"])
     task = TASKS["sgcls"](config, 151, 51)

@@ -14,7 +14,8 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from linknet_jax import cli, data
+from linknet_jax import cli, data, validation
+from linknet_jax import config as configs
 from linknet_jax.main import main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -179,6 +180,14 @@ def test_evaluation_on_other_devices_with_other_data(undisturbed, capsys):
         expected = before["splits"]["val"]["tasks"][task]
         assert metrics["R@100"] == pytest.approx(expected["R@100"], abs=1e-6)
     assert "test split" in capsys.readouterr().out
+
+
+def test_batch_size_of_the_training_does_not_bind_the_evaluation():
+    config = configs.get_default("sgcls")
+    config.train.batch_size, config.eval.batch_size = 6, 16
+    validation.check_devices(config, 8, training=False)
+    with pytest.raises(ValueError, match=r"train\.batch_size=6 must be a multiple of 8"):
+        validation.check_devices(config, 8, training=True)
 
 
 def test_steps_may_grow(undisturbed, capsys, monkeypatch):

@@ -103,8 +103,8 @@ def run_optimizer(tree, params, gradients, rate=0.1):
         step=0, params=params, constants={}, opt_state=optimizer.init(flat), ema=dict(flat),
         control=states.Control.create(), bad_step=-1,
     )  # fmt: skip
-    for gradient in gradients:
-        state = apply_gradients(state, gradient, {}, optimizer, rate, tree)
+    for step, gradient in enumerate(gradients):
+        state = apply_gradients(state.replace(step=step), gradient, {}, optimizer, rate, tree)
     return state
 
 
@@ -127,12 +127,13 @@ def test_sgd_is_torchs_rule_with_groups_and_clipping(clip):
     state = run_optimizer(tree, params, gradients)
     for path, x in flat.items():
         x, buffer, average = np.float64(x), 0.0, np.float64(x)
-        for gradient in gradients:
+        for step, gradient in enumerate(gradients):
             norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradient.values()))
             scale = min(1, clip / norm) if clip else 1
             buffer = 0.9 * buffer + (gradient[path] * scale + 0.1 * x)  # biases decay too
             x = x - 0.1 * (0.25 if "fc6" in path else 1) * buffer
-            average = 0.7 * average + 0.3 * x
+            decay = min(0.7, (1 + step) / (10 + step))
+            average = decay * average + (1 - decay) * x
         found = states.split_params(state.params, tree)[0][path]
         np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(state.ema[path], average, rtol=1e-5, atol=1e-6)

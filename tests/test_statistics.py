@@ -1,5 +1,7 @@
 """Counts and moments against loops over pairs."""
 
+import itertools
+
 import numpy as np
 import pytest
 from reference import box_iou, layout_of_pair, pair_counts
@@ -71,6 +73,14 @@ def test_layout_moments_are_those_of_all_pairs_in_network_pixels():
     mean, deviation = statistics.layout_moments(annotations, scales)
     np.testing.assert_allclose(mean, np.mean(rows, axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(deviation, np.std(rows, axis=0), rtol=1e-5)
+    corners = [
+        (o[:2] - s[:2]) / (s[2:] - s[:2] + 1)
+        for annotation, scale in zip(annotations, scales, strict=True)
+        for s, o in itertools.permutations(annotation.boxes * scale, 2)
+    ]
+    mean, deviation = statistics.layout_moments(annotations, scales, corner=True)
+    np.testing.assert_allclose(mean[:2], np.mean(corners, axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(deviation[:2], np.std(corners, axis=0), rtol=1e-5)
 
 
 def test_layout_moments_need_a_pair():

@@ -14,7 +14,7 @@ from linknet_jax.data.transforms import PADDING, ImageError, image_size, load_im
 
 
 def reference(image: Image.Image, size: int) -> np.ndarray:
-    """METHOD 3.1 to the letter: pad the whole square, then Pillow's bilinear kernel."""
+    """The definition to the letter: pad the whole square, then Pillow's bilinear kernel."""
     canvas = Image.new("RGB", [max(image.size)] * 2, PADDING)
     canvas.paste(image)
     return np.asarray(canvas.resize((size, size), Image.Resampling.BILINEAR))

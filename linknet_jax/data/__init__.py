@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any
 
+import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import Source, check_max_objects
@@ -30,8 +31,8 @@ class Dataset:
         return self._source.annotations
 
     @property
-    def truth(self) -> Any:
-        """What the maker of synthetic scenes knows beyond the annotations, else None."""
+    def truth(self) -> Sequence[Int[np.ndarray, "t 3"]] | None:
+        """Every true relation of every image where the images are drawn, else None."""
         return self._source.truth
 
     def train_batches(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from linknet_jax.ops.boxes import BENIGN_BOX
 from linknet_jax.types import Annotation, Batch, Vocabulary
 
-BENIGN_BOX = (0.0, 0.0, 15.0, 15.0)
 FILLER = -1
 
 Example = tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "2"], float]
@@ -20,12 +20,12 @@ class Source(Protocol):
     """What a data set provides: annotations in memory and pixels by random access.
 
     Attributes:
-      truth: what the maker of synthetic scenes knows beyond the annotations, else None.
+      truth: every true relation of every image where the images are drawn, else None.
     """
 
     vocabulary: Vocabulary
     annotations: Sequence[Annotation]
-    truth: Any
+    truth: Sequence[Int[np.ndarray, "t 3"]] | None
 
     def example(self, index: int) -> Example:
         """(pixels, (height, width) that the photograph covers, scale from its pixels to these)."""
@@ -64,7 +64,7 @@ def make_batch(
 ) -> Batch:
     """Pads the annotations of `indices` to `max_objects`; -1 gives a filler image without boxes.
 
-    Of several predicates of a pair one annotation is drawn uniformly (METHOD 4.3), keyed by
+    Of several predicates of a pair one annotation is drawn uniformly, keyed by
     (seed, epoch, index): anew in every epoch, alike on any number of processes. A relation of an
     object with itself is no ordered pair and has no place. Raises ValueError as check_max_objects.
     """

@@ -14,7 +14,7 @@ from linknet_jax.types import Annotation
 def count(
     annotations: Iterable[Annotation], num_objects: int, num_predicates: int, overlap: bool
 ) -> tuple[Float[np.ndarray, "c c p"], Float[np.ndarray, "c c"]]:
-    """(foreground, background) counts by (subject class, object class[, predicate]) (METHOD 4.3).
+    """(foreground, background) counts by (subject class, object class[, predicate]).
 
     Foreground counts every relation, duplicates too. Background counts the ordered pairs of
     boxes, related or not; with `overlap` only those that share a pixel (inclusive convention),
@@ -38,14 +38,14 @@ def _candidates(boxes: np.ndarray, overlap: bool) -> np.ndarray:
 def log_frequencies(
     foreground: Float[np.ndarray, "c c p"], background: Float[np.ndarray, "c c"]
 ) -> Float[np.ndarray, "c c p"]:
-    """float32 log(p(predicate | classes) + 1e-3), where the frequency bias starts (METHOD 4.3)."""
+    """float32 log(p(predicate | classes) + 1e-3), where the frequency bias starts (A17)."""
     return np.log(_probabilities(foreground, background) + 1e-3).astype(np.float32)
 
 
 def predicate_probabilities(
     foreground: Float[np.ndarray, "c c p"], background: Float[np.ndarray, "c c"]
 ) -> Float[np.ndarray, "c c p"]:
-    """What FREQ predicts (METHOD 5.7): 0 in slot 0, although background takes its share."""
+    """What FREQ predicts: 0 in slot 0, although background takes its share."""
     probabilities = _probabilities(foreground, background)
     probabilities[..., 0] = 0
     return probabilities
@@ -58,17 +58,18 @@ def _probabilities(foreground: np.ndarray, background: np.ndarray) -> np.ndarray
 
 
 def layout_moments(
-    annotations: Sequence[Annotation], scales: Sequence[float]
+    annotations: Sequence[Annotation], scales: Sequence[float], corner: bool = False
 ) -> tuple[Float[np.ndarray, "4"], Float[np.ndarray, "4"]]:
     """float32 (mean, standard deviation) of b_{o|s} over all ordered pairs of a split (A11).
 
-    `scales` are network pixels per original pixel, one an image. ValueError without any pair.
+    `scales` are network pixels per original pixel, one an image; `corner` as in relative_layout.
+    ValueError without any pair.
     """
     number, total, squares = 0, np.zeros(4), np.zeros(4)
     for annotation, scale in zip(annotations, scales, strict=True):
         s, o = np.nonzero(~np.eye(len(annotation.boxes), dtype=bool))
         boxes = np.asarray(annotation.boxes, np.float64) * scale
-        layout = box_ops.relative_layout(boxes[s], boxes[o])
+        layout = box_ops.relative_layout(boxes[s], boxes[o], corner)
         number += len(layout)
         total += layout.sum(axis=0)
         squares += np.square(layout).sum(axis=0)

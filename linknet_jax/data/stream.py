@@ -19,7 +19,7 @@ def train_indices(
 ) -> Iterator[tuple[int, Int[np.ndarray, "local"], Int[np.ndarray, "local"]]]:
     """Endless (step, image indices, their epochs): this process's slice of every global batch.
 
-    Sample k of the endless stream is permutation(seed, k // size)[k % size] (STYLE.md B.5).
+    Sample k of the endless stream is permutation(seed, k // size)[k % size].
     """
     local = _local_size(size, batch_size, process_count)
     return _train(size, batch_size, seed, start_step, process_index * local, local)

@@ -1,6 +1,6 @@
 """From a photograph to pixels: the one decoder and resizer of training, evaluation and prediction.
 
-The photograph is padded to a square on the right and at the bottom and then resized (METHOD 3.1,
+The photograph is padded to a square on the right and at the bottom and then resized (in
 neural-motifs' order), so that both axes are scaled by exactly `size / longer side` and boxes need
 one number. The kernel is Pillow's antialiased bilinear one (a triangle as wide as the scale).
 """
@@ -58,7 +58,7 @@ def image_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
 def resize_and_pad(
     image: UInt8[np.ndarray, "h w 3"], size: int
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "2"], float]:
-    """Pads an RGB array to a square and resizes that to `size` (METHOD 3.1); as `load_image`."""
+    """Pads an RGB array to a square and resizes that to `size`; as `load_image`."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ImageError(
             f"expected uint8 RGB pixels [height, width, 3], none of them 0, "

@@ -1,4 +1,6 @@
-"""Stanford VRD (Lu et al. 2016) in its own file layout (FORMATS.md, "Datasets on disk").
+"""Stanford VRD (Lu et al. 2016) in its own file layout.
+
+That is a folder with images/, objects.json, predicates.json and annotations_{train,test}.json.
 
 The layout has no validation split: `val` is the first tenth of annotations_train.json (at least
 one image, in the order of the file), which `train` leaves out, so that nothing is selected on test.

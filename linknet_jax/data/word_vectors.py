@@ -1,4 +1,4 @@
-"""Word vectors of the object names as the start of K0 and K1 (METHOD A24)."""
+"""Word vectors of the object names as the start of K0 and K1 (A24)."""
 
 from __future__ import annotations
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from linknet_jax.types import Prediction
-
-FREE_PREDICTIONS = 100  # candidates kept without the graph constraint (METHOD 5.3)
+from linknet_jax.types import FREE_PREDICTIONS, Prediction
 
 
 def rank(
@@ -16,7 +14,7 @@ def rank(
     probabilities: Float[np.ndarray, "n n p"],
     pair_mask: Bool[np.ndarray, "n n"],
 ) -> Prediction:
-    """Triplets by o_s * o_o * probability in float32, ties in pair-major order (METHOD 5.1, 5.3).
+    """Triplets by o_s * o_o * probability in float32, ties in pair-major order.
 
     The definition of what the device computes, unpadded. Predicate 0 (absent) is never predicted.
     """
@@ -61,7 +59,7 @@ def frequency_prediction(
     label_scores: Float[np.ndarray, "n"],
     pair_mask: Bool[np.ndarray, "n n"] | None = None,
 ) -> Prediction:
-    """FREQ (METHOD 5.7): ranks by how often the two classes carry the predicate in training.
+    """FREQ (Zellers et al. 2018): ranks by how often two classes carry the predicate in training.
 
     `pair_mask` says which ordered pairs may be predicted (FREQ+OVERLAP: `ops.boxes.overlaps`);
     None is all. Pairs of score 0 are dropped; without the graph constraint every predicate of the

@@ -19,7 +19,7 @@ def match_objects(
     iou_threshold: float = IOU_THRESHOLD,
     inclusive: bool = True,
 ) -> Bool[np.ndarray, "g n"]:
-    """Whether label and box (float64, pixels of the original image) agree (METHOD 5.2)."""
+    """Whether label and box (float64, pixels of the original image) agree."""
     near = iou(np.asarray(boxes, np.float64), np.asarray(predicted_boxes, np.float64), inclusive)
     return (near >= iou_threshold) & (labels[:, None] == predicted_labels[None, :])
 
@@ -49,7 +49,7 @@ def match(
     iou_threshold: float = IOU_THRESHOLD,
     inclusive: bool = True,
 ) -> Int[np.ndarray, "r"]:
-    """Rank of the first prediction that finds each relation, else NO_MATCH (METHOD 5.2).
+    """Rank of the first prediction that finds each relation, else NO_MATCH.
 
     `pairs` and `predicates` are one image's valid predictions, best first; boxes in pixels of the
     original image. One prediction may find several relations, duplicates among them.

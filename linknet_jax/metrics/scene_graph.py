@@ -1,4 +1,4 @@
-"""Recalls of scene graphs as sums that merge over images and processes (METHOD 5.2 - 5.4)."""
+"""Recalls of scene graphs as sums that merge over images and processes (docs/evaluation.md)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from linknet_jax.metrics import summary
-from linknet_jax.metrics.baselines import FREE_PREDICTIONS
 from linknet_jax.metrics.matching import IOU_THRESHOLD, first_matches, match_objects
-from linknet_jax.types import Annotation, Prediction, Vocabulary
+from linknet_jax.types import FREE_PREDICTIONS, Annotation, Prediction, Vocabulary
 
 TASKS = ("predcls", "sgcls", "sgdet")
 
@@ -22,10 +21,10 @@ class SceneGraphMetrics:
 
     Attributes:
       num_predicates: classes including 0, the absent predicate.
-      ks: how many of the best predictions of an image are scored, at most 100.
+      ks: how many of the best predictions of an image are scored, at most FREE_PREDICTIONS.
       task: predcls | sgcls | sgdet; says which metrics apply.
       split: name of the split, for the report.
-      inclusive: IoU counts both end pixels of a box (METHOD 5.2).
+      inclusive: IoU counts both end pixels of a box.
       zero_shot: (subject class, predicate, object class) never seen in training; None if unknown.
     """
 
@@ -63,7 +62,7 @@ class SceneGraphMetrics:
         """Adds one image; `boxes` are the predicted ones, in pixels of the original image.
 
         `prediction` holds NumPy arrays; labels beyond n and rows beyond the counts are ignored.
-        An image without relations is skipped, one without predictions scores 0 (METHOD 5.2).
+        An image without relations is skipped, one without predictions scores 0.
 
         Raises:
           ValueError: in PredCls and SGCls, if boxes are given but not the annotated ones.
@@ -112,7 +111,7 @@ class SceneGraphMetrics:
         return result
 
     def compute(self, vocabulary: Vocabulary) -> dict:
-        """The flat dictionary of FORMATS.md: fractions, None where a metric does not apply.
+        """The flat dictionary of docs/evaluation.md: fractions, None where a metric does not apply.
 
         Raises:
           ValueError: if the vocabulary has another number of predicates.

@@ -1,4 +1,4 @@
-"""From the sums of a split to the numbers that are reported (METHOD 5.4, FORMATS)."""
+"""From the sums of a split to the numbers that are reported (docs/evaluation.md)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def counts(sums: Sums) -> dict[str, int]:
 
 
 def _recall_by_predicate(sums: Sums) -> Float[np.ndarray, "2 k p"]:
-    """Mean over the images that have the predicate; 0 where none has (METHOD 5.4)."""
+    """Mean over the images that have the predicate; 0 where none has."""
     return (sums["predicate_recall"] / np.maximum(sums["predicate_images"], 1))[..., 1:]
 
 

@@ -6,7 +6,7 @@ KINDS = ("R", "ng-R", "mR")
 
 
 def results_table(results: dict, model: str = "LinkNet") -> str:
-    """Tasks x recalls with the rows of the baselines and the ceiling (results.json of FORMATS).
+    """Tasks x recalls with the rows of the baselines and the ceiling (docs/evaluation.md).
 
     `results` has "tasks" {task: metrics} and may have "baselines" {name: {task: metrics}},
     "ceiling" {task: metrics}, "split" and "step". What does not apply is shown as "-".

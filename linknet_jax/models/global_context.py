@@ -12,7 +12,7 @@ from linknet_jax.models.layers import Linear
 def average_pool(
     features: Float[Array, "b h w c"], sizes: Float[Array, "b 2"] | None
 ) -> Float[Array, "b c"]:
-    """Mean over the map, or over the cells within `sizes` (height, width) in cells (METHOD A4b)."""
+    """Mean over the map, or over the cells within `sizes` (height, width) in cells (A4b)."""
     features = features.astype(jnp.float32)
     if sizes is None:
         return features.mean((1, 2))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from linknet_jax.models.global_context import GlobalContext
-from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold
+from linknet_jax.models.layers import Linear, MaskedBatchNorm, UnitVarianceLinear, fold
 from linknet_jax.models.relational_embedding import RelationalStack
 from linknet_jax.models.roi_heads import EdgeHead, ObjectHead
 from linknet_jax.models.trunks import TRUNKS
@@ -16,8 +16,6 @@ from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.packing import pack, packed_map, unpack
 from linknet_jax.ops.pairs import unordered, upper_triangle
 from linknet_jax.types import SceneGraph
-
-BENIGN_BOX = (0.0, 0.0, 15.0, 15.0)  # what padding is replaced by: every formula stays finite
 
 
 class LinkNet(nn.Module):
@@ -53,7 +51,7 @@ class LinkNet(nn.Module):
         dropout on.
         """
         config = self.config
-        boxes = jnp.where(box_mask[..., None], boxes, jnp.asarray(BENIGN_BOX))
+        boxes = jnp.where(box_mask[..., None], boxes, jnp.asarray(box_ops.BENIGN_BOX))
         trunk = TRUNKS[config["trunk"]](dtype=jnp.dtype(config["dtype"]), name="trunk")
         features = trunk(images)
         if config["freeze_trunk"]:
@@ -76,7 +74,7 @@ class LinkNet(nn.Module):
         )
 
     def _context(self, features, sizes):
-        """c and the logits of M-hat (eq. 9); background is no class there (METHOD A6)."""
+        """c and the logits of M-hat (eq. 9); background is no class there (A6)."""
         config = self.config
         if not config["use_gcem"]:
             return None, None
@@ -124,7 +122,7 @@ class LinkNet(nn.Module):
         return e0, e1.reshape(*box_mask.shape, 2, -1)
 
     def _layout(self, boxes, pair_mask, train):
-        """Standardised layout of every ordered pair (eq. 17, METHOD A10, A11)."""
+        """Standardised layout of every ordered pair (eq. 17, A10, A11)."""
         config = self.config
         layout = box_ops.relative_layout(
             boxes[:, :, None], boxes[:, None, :], config["layout_box"] == "corner"
@@ -163,7 +161,7 @@ class LinkNet(nn.Module):
 
     def _label_matrix(self, name: str) -> Float[Array, "c e"]:
         shape = (self.num_objects, self.config["embed_dim"])
-        return self.param(name, nn.initializers.normal(0.4), shape)  # GloVe's spread (METHOD A24)
+        return self.param(name, nn.initializers.normal(0.4), shape)  # GloVe's spread (A24)
 
     def _stack(self, name: str) -> RelationalStack:
         config, dtype = self.config, jnp.dtype(self.config["dtype"])
@@ -171,26 +169,6 @@ class LinkNet(nn.Module):
         embedding = nn.FrozenDict({key: config[key] for key in keys})
         sizes = (config["hidden_dim"], config["num_rem"], config["use_rem"])
         return RelationalStack(*sizes, embedding, dtype, name=name)
-
-
-class UnitVarianceLinear(nn.Module):
-    """Linear whose outputs have unit variance at initialisation on the given rows (METHOD A23)."""
-
-    features: int
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]
-    ) -> Float[Array, "b n features"]:
-        """Padded rows do not count."""
-        x = x.astype(jnp.float32)
-        spread = jnp.sqrt((x**2 * mask[..., None]).sum() / jnp.maximum(mask.sum() * x.shape[-1], 1))
-
-        def init(key, shape, dtype=jnp.float32):
-            scale = 1 / (jnp.sqrt(shape[0]) * jnp.maximum(spread, 1e-6))
-            return jax.random.normal(key, shape, dtype) * scale
-
-        return nn.Dense(self.features, kernel_init=init, name="fc")(x)
 
 
 def _packed(

@@ -15,7 +15,7 @@ MASKED = -1e30
 def similarity(
     q: Float[Array, "b n k"], k: Float[Array, "b n k"], kind: str
 ) -> Float[Array, "b n n"]:
-    """`dot`, `euclidean` -|q-k|^2 or `euclidean_root` -|q-k| (METHOD A14), in float32."""
+    """`dot`, `euclidean` -|q-k|^2 or `euclidean_root` -|q-k| (A14), in float32."""
     q, k = q.astype(jnp.float32), k.astype(jnp.float32)
     dot = jnp.einsum("bik,bjk->bij", q, k, precision="highest")
     if kind == "dot":
@@ -51,18 +51,18 @@ class RelationalEmbedding(nn.Module):
         """Returns the embedding and R; padded rows of the embedding are zeros."""
         width = x.shape[-1] // self.reduction
         x = jnp.where(mask[..., None], x, 0)
-        w, u, h = (Linear(width, dtype=self.dtype, name=name)(x) for name in ("W", "U", "H"))
+        w, u, h = (Linear(width, dtype=self.dtype, name=name)(x, mask) for name in ("W", "U", "H"))
         scores = similarity(w, u, self.similarity)
         if self.attention_scale == "rsqrt_dim":
             scores = scores * width**-0.5
         r = row_operation(scores, mask, self.row_op)
         message = jnp.einsum("bij,bjk->bik", r.astype(self.dtype), h)
-        y = x + Linear(x.shape[-1], dtype=self.dtype, name="fc")(message)
+        y = x + Linear(x.shape[-1], dtype=self.dtype, name="fc")(message, mask)
         return jnp.where(mask[..., None], y, 0), r
 
 
 class RelationalStack(nn.Module):
-    """`num_rem` relational embeddings, an fc to `hidden` after the first (eqs. 1-5, METHOD 1.3).
+    """`num_rem` relational embeddings, an fc to `hidden` after the first (eqs. 1-5, A15).
 
     With one module the fc's output is the result; with more, fc's stand between the modules and
     the last module's residual output is the result. `use_rem=False` leaves the fc's alone.
@@ -88,5 +88,5 @@ class RelationalStack(nn.Module):
                 x, r = rem(x, mask)
                 matrices.append(r)
             if index == 0 or index < self.num_rem - 1:
-                x = Linear(self.hidden, dtype=self.dtype, name=f"fc{index + 1}")(x)
+                x = Linear(self.hidden, dtype=self.dtype, name=f"fc{index + 1}")(x, mask)
         return x, matrices

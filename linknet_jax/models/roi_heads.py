@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold, row_dropout, torch_uniform
 from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.roi_align import roi_align
 from linknet_jax.ops.spatial_mask import draw_pair
 
-LAYOUT_DROPOUT = 0.1  # METHOD A11
+LAYOUT_DROPOUT = 0.1  # A11
 
 
 class FullyConnected(nn.Module):
-    """fc6, ReLU, dropout, fc7; with `final_relu` also ReLU and dropout behind fc7 (METHOD 1.1)."""
+    """fc6, ReLU, dropout, fc7; with `final_relu` also ReLU and dropout behind fc7 (A1)."""
 
     hidden: int
     features: int
@@ -37,7 +37,7 @@ class FullyConnected(nn.Module):
 
 
 class ObjectHead(nn.Module):
-    """RoI features f_i and the detector's class logits, the source of l_i (METHOD 1.1)."""
+    """RoI features f_i and the detector's class logits, the source of l_i (A3)."""
 
     config: nn.FrozenDict
     num_objects: int
@@ -73,20 +73,20 @@ class EdgeHead(nn.Module):
         `operands`: features, E1 [b, n, 2, d], layout [b, n, n, 4], boxes [b, n, 4], labels [b, n].
         `rows`: images, i, j, valid [m], keys [m] or None.
         """
-        config, dtype = self.config, jnp.dtype(self.config["dtype"])
+        config = self.config
         image, keys = rows["images"][:, None], rows.get("keys")
         subject = jnp.stack([rows["i"], rows["j"]], axis=1)
         object_ = subject[:, ::-1]
         union = self._union_features(operands, rows)
         e1 = operands["E1"]
         g0 = e1[image, subject, 0] * e1[image, object_, 1] * union
-        g1 = [g0.astype(dtype)]
+        g1 = [g0]
         if config["use_glem"]:
             layout = operands["layout"][image, subject, object_]
             g1.append(LayoutEncoding(config, name="layout")(layout, fold(keys, 1)))
         xavier = nn.initializers.xavier_normal()
-        fc4 = Linear(self.num_predicates, kernel_init=xavier, dtype=dtype, name="fc4")
-        g2 = fc4(jnp.concatenate(g1, axis=-1)).astype(jnp.float32)
+        fc4 = Linear(self.num_predicates, kernel_init=xavier, name="fc4")
+        g2 = fc4(jnp.concatenate(g1, axis=-1))  # float32: bfloat16 logits would tie
         if config["frequency_bias"]:
             shape = (self.num_objects, self.num_objects, self.num_predicates)
             table = self.param("frequency_bias", nn.initializers.zeros, shape)
@@ -117,7 +117,7 @@ class EdgeHead(nn.Module):
 
 
 class LayoutEncoding(nn.Module):
-    """K2 of eq. 13 on the standardised layout b_{o|s} (METHOD A11)."""
+    """K2 of eq. 13 on the standardised layout b_{o|s} (A11)."""
 
     config: nn.FrozenDict
 
@@ -126,22 +126,21 @@ class LayoutEncoding(nn.Module):
         self, layout: Float[Array, "m 2 4"], keys: Key[Array, "m"] | None
     ) -> Float[Array, "m 2 g"]:
         """Linear for `linear`, else Linear, ReLU, dropout."""
-        dtype = jnp.dtype(self.config["dtype"])
         g = Linear(self.config["layout_dim"], name="K2")(layout)
         if self.config["layout_head"] == "linear":
-            return g.astype(dtype)
-        return row_dropout(nn.relu(g), keys, LAYOUT_DROPOUT).astype(dtype)
+            return g
+        return row_dropout(nn.relu(g), keys, LAYOUT_DROPOUT)
 
 
 class UnionMask(nn.Module):
-    """The two drawn rectangles, convolved to the shape of a pooled region (METHOD 1.6)."""
+    """The two drawn rectangles, convolved to the shape of a pooled region (A18)."""
 
     features: int
     train: bool
 
     @nn.compact
     def __call__(
-        self, rectangles: Float[Array, "m 27 27 2"], valid: Int[Array, "m"]
+        self, rectangles: Float[Array, "m 27 27 2"], valid: Bool[Array, "m"]
     ) -> Float[Array, "m 7 7 c"]:
         """Batch statistics are those of the chunk's valid rows while training."""
         keep = valid[:, None, None, None]
@@ -163,7 +162,7 @@ def pool(
     stride: int,
     config: nn.FrozenDict,
 ) -> Float[Array, "m p p c"]:
-    """RoIAlign with the sampling that the configuration names (METHOD A1)."""
+    """RoIAlign with the sampling that the configuration names (A1)."""
     return roi_align(
         features, boxes, images, stride=stride, size=config["roi_size"], method=config["roi_align"]
     )

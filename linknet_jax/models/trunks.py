@@ -11,7 +11,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
 def normalise(images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Raw RGB to zero mean and unit variance (METHOD 3.1), float32."""
+    """Raw RGB to zero mean and unit variance by ImageNet's moments, float32."""
     return (images.astype(jnp.float32) / 255 - jnp.asarray(MEAN)) / jnp.asarray(STD)
 
 

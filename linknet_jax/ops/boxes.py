@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+BENIGN_BOX = (0.0, 0.0, 15.0, 15.0)  # what padding is replaced by: every formula stays finite
 Boxes = Float[jax.Array | np.ndarray, "*n 4"]
 
 
@@ -44,7 +45,7 @@ def iou(
 
 
 def relative_layout(subject: Boxes, object_: Boxes, corner: bool = False) -> Boxes:
-    """b_{o|s} of eq. 17 with inclusive sizes (METHOD 1.6); `corner` takes x1, y1 for x, y (A10)."""
+    """b_{o|s} of eq. 17 with inclusive sizes; `corner` takes x1, y1 for x, y (A10)."""
     xp = _library(subject)
     subject_size, object_size = size(subject, True), size(object_, True)
     half = 0.0 if corner else 0.5

@@ -29,10 +29,10 @@ def sample_pairs(
     limit: int,
     related_limit: int,
 ) -> Bool[Array, "n n"]:
-    """Training pairs of one image: related ones up to their limit, unrelated ones up to `limit`.
+    """Training pairs of one image: related ones up to their limit, the rest of `limit` unrelated.
 
     Uniform without replacement; a related pair that was not drawn never serves as an unrelated one
-    (METHOD 1.10, A27). The draw depends on the key and the pair, not on the padding.
+    (A27). The draw depends on the key and the pair, not on the padding.
     """
     noise = _pair_noise(predicates.shape[0], key)
     related, unrelated = pair_mask & (predicates > 0), pair_mask & (predicates == 0)

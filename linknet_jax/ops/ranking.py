@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from linknet_jax.types import Prediction
+from linknet_jax.types import FREE_PREDICTIONS, Prediction
 
 
 def rank_triplets(
@@ -14,9 +14,9 @@ def rank_triplets(
     label_scores: Float[Array, "n"],
     predicate_logits: Float[Array, "n n p"],
     pair_mask: Bool[Array, "n n"],
-    free: int = 100,
+    free: int = FREE_PREDICTIONS,
 ) -> Prediction:
-    """Ranks triplets by predicate probability x subject score x object score (METHOD 5.1, 5.3).
+    """Ranks triplets by predicate probability x subject score x object score.
 
     The background predicate (index 0) takes part in the softmax, never in the ranking. Ties fall to
     the pair that comes first in row-major order, then to the lower predicate.

@@ -25,7 +25,7 @@ def roi_align(
     method: str = "aligned",
     block: int = 16,
 ) -> Float[Array, "r {size} {size} c"]:
-    """Features of every RoI, read from its own image's map only (METHOD 1.10 A1, 3.3).
+    """Features of every RoI, read from its own image's map only (A1).
 
     `aligned` is ONNX RoiAlign-16 with half_pixel and avg, or torchvision's with aligned=True.
     `motifs` takes one sample a bin on the corner grid, 0 outside the map, and has no ratio.

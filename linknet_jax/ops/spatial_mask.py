@@ -1,4 +1,4 @@
-"""Subject and object rectangles drawn into the frame of their union (METHOD 1.6, preset motifs)."""
+"""Subject and object rectangles drawn into the frame of their union (A18)."""
 
 from __future__ import annotations
 
