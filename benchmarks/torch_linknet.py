@@ -1,6 +1,6 @@
 """The rival: LinkNet in plain torch eager, one image at a time with exact shapes, as in Motifs.
 
-Written from the paper's equations with the defaults of this package (METHOD 1), and fed with the
+Written from the paper's equations with the defaults of this package, and fed with the
 parameters of our model, so that its numbers can be compared before its time is.
 """
 
