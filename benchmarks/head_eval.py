@@ -28,6 +28,7 @@ from linknet_jax.config import get_config
 from linknet_jax.models.layers import PACKED_FROM
 from linknet_jax.models.linknet import LinkNet
 from linknet_jax.models.trunks import VGG16
+from linknet_jax.ops.packing import chunk_lengths
 from linknet_jax.ops.pairs import all_pairs
 
 BATCH, PADDED, GOAL = 16, 64, 1.5
@@ -63,8 +64,8 @@ def row_flops(model: ConfigDict) -> RowFlops:
 
 def packed_rows(valid: np.ndarray, chunk: int) -> np.ndarray:
     """Rows that ops.packing computes for each batch's number of valid ones."""
-    half = -(-chunk // 2)
-    return -(-valid // half) * half
+    last = chunk_lengths(chunk)[-1]
+    return -(-valid // last) * last
 
 
 def padding_ratio(counts: np.ndarray, model: ConfigDict) -> float:

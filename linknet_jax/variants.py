@@ -9,6 +9,7 @@ PAPER_SIZE = {
     "model.embed_dim": 200,
     "model.hidden_dim": 256,
     "model.layout_dim": 128,
+    "model.roi_chunk": 512,
     "model.dropout": 0.5,
     "data.image_size": 592,
     "data.max_objects": 64,

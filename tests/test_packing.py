@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from linknet_jax.ops.packing import pack, packed_map, unpack
+from linknet_jax.ops.packing import chunk_lengths, pack, packed_map, unpack
 
 N, D = 10, 3
 
@@ -120,6 +120,22 @@ def test_rows_beyond_the_last_half_chunk_are_zeros():
     expected = function(operands_of(), items)
     close(values[:6], expected[:6])
     np.testing.assert_array_equal(values[6:], 0)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "lengths"),
+    [(4, [4, 2]), (128, [128, 64]), (512, [512, 256, 128, 64]), (250, [250, 125])],
+)
+def test_chunks_halve(chunk, lengths):
+    assert chunk_lengths(chunk) == lengths
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 129, 300, 511, 512, 513, 700])
+def test_every_row_is_computed_once(count):
+    items = jnp.arange(1.0, 701.0)[:, None]
+    values = packed_map(lambda _, x: x, 256, (), items, jnp.int32(count))
+    np.testing.assert_array_equal(values[:count], items[:count])
+    np.testing.assert_array_equal(values[-(-count // 64) * 64 :], 0)
 
 
 def loops(jaxpr):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from linknet_jax.ops.packing import pack, packed_map, unpack
 
-PACKED_FROM, CHUNK = 2**20, 128  # kernel entries from which packing pays; rows at once
+PACKED_FROM, CHUNK = 2**20, 512  # kernel entries from which packing pays; rows at once
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 Chunk = Callable[[Any, Any], Array]
+SMALLEST = 64  # rows of the last chunk, where chunks are large
 
 
 def pack(mask: Bool[Array, "n"]) -> tuple[Int[Array, "n"], Int[Array, ""]]:
@@ -34,7 +35,7 @@ def packed_map(
 ) -> Shaped[Array, "n *d"]:
     """`function(operands, rows)` over the first `count` rows of `items`, `chunk` rows at a time.
 
-    The last call takes half a chunk where that is enough: large chunks are fast, small ones exact.
+    What whole chunks leave over is done in halves, see chunk_lengths.
 
     Rows from `count` on are zeros, or computed from the items there where they share a chunk with
     valid ones. Differentiable in `operands`; the backward pass computes each chunk anew, so that
@@ -68,13 +69,30 @@ def _packed_map(function, chunk, operands, items, count):
     return _over_chunks(body, chunk, count, jnp.zeros((size, *row.shape[1:]), row.dtype))
 
 
+def chunk_lengths(chunk: int) -> list[int]:
+    """`chunk`, its half, and further halves of at least SMALLEST rows.
+
+    Large chunks are fast, since they read fc6 and fc7 once for many rows; small ones are exact.
+    """
+    lengths = [chunk, chunk // 2]
+    while lengths[-1] % 2 == 0 and lengths[-1] // 2 >= SMALLEST:
+        lengths.append(lengths[-1] // 2)
+    return lengths
+
+
 def _over_chunks(body: Callable, chunk: int, count: Array, carry: PyTree) -> PyTree:
-    """`body(start, length, carry)` over whole chunks, then at most one half."""
-    half = chunk // 2
-    halves = -(-count // half)
-    whole = halves // 2
-    carry = jax.lax.fori_loop(0, whole, lambda i, x: body(i * chunk, chunk, x), carry)
-    return jax.lax.fori_loop(2 * whole, halves, lambda i, x: body(i * half, half, x), carry)
+    """`body(start, length, carry)` over whole chunks, then over ever smaller ones."""
+    lengths, start = chunk_lengths(chunk), jnp.zeros_like(count)
+    for length in lengths:
+        left = count - start
+        number = -(-left // length) if length == lengths[-1] else left // length
+
+        def step(i, carry, start=start, length=length):
+            return body(start + i * length, length, carry)
+
+        carry = jax.lax.fori_loop(0, number, step, carry)
+        start = start + number * length
+    return carry
 
 
 def _forward(function, chunk, operands, items, count):
