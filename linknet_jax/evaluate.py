@@ -126,8 +126,8 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     validation.check_same_vocabulary(vocabulary, splits["test"].vocabulary, config.data.name)
     frequencies = frequency_table(config)
     report: dict = {split: {"tasks": {}, "baselines": {"FREQ": {}}} for split in splits}
-    for task in tasks:
-        predict = compile_predict(task, mesh)
+    predicts = [compile_predict(task, mesh) for task in tasks]
+    for task, predict in zip(tasks, predicts, strict=True):
         for split, dataset in splits.items():
             scores = evaluate_split(predict, task, variables, dataset, split, mesh, frequencies)
             report[split]["tasks"][task.name] = scores["model"]
@@ -140,7 +140,7 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     if jax.process_index() == 0:
         _write(results, workdir)
     if jax.process_count() == 1:
-        draw_examples(compile_predict(tasks[0], mesh), variables, splits["test"], config, workdir)
+        draw_examples(predicts[0], variables, splits["test"], config, workdir)
     return results
 
 

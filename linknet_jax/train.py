@@ -105,16 +105,16 @@ def create_or_restore(
     """The latest checkpoint of this very run, or a fresh state."""
     same = parallel.replicated(mesh)
 
-    def create(key: Array) -> TrainState:
-        return states.create_state(config, task, key, *measured(config, dataset))
+    def create(key: Array, constants: dict, tables: dict) -> TrainState:
+        return states.create_state(config, task, key, constants, tables)
 
     if saved.latest is None:
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
-        return jax.jit(create, out_shardings=same)(key)
+        return jax.jit(create, out_shardings=same)(key, *measured(config, dataset))
     run = saved.about(saved.latest)
     validation.check_same_run(run["config"], config, FREE_TO_CHANGE)
     validation.check_same_vocabulary(vocabulary_of(run), dataset.vocabulary, config.data.name)
-    shapes = jax.eval_shape(create, jax.random.key(0))
+    shapes = jax.eval_shape(create, jax.random.key(0), {}, {})
     stored = saved.restore(saved.latest, items(shapes, config), same)
     return TrainState(
         params=stored["params"],

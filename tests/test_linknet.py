@@ -13,9 +13,10 @@ import tiny
 
 from linknet_jax.config import get_default
 from linknet_jax.models.layers import UnitVarianceLinear
+from linknet_jax.models.trunks import TRUNKS
 from linknet_jax.state import create_state
 from linknet_jax.tasks import TASKS
-from linknet_jax.validation import CHOICES
+from linknet_jax.validation import CHOICES, STRIDES
 from linknet_jax.variants import PRESETS, TABLES
 
 COUNTS, N = (4, 1, 3, 0), 8
@@ -322,3 +323,8 @@ def test_the_projection_starts_with_unit_variance_on_the_valid_rows():
     module = UnitVarianceLinear(400)
     y, _ = module.init_with_output(jax.random.key(0), jnp.asarray(x), jnp.asarray(mask))
     np.testing.assert_allclose(np.asarray(y)[mask].std(), 1, rtol=0.1)
+
+
+def test_validation_knows_the_trunks():
+    assert STRIDES == {name: trunk.stride for name, trunk in TRUNKS.items()}
+    assert set(CHOICES["model.trunk"]) == set(TRUNKS)
