@@ -14,7 +14,7 @@ import pytest
 
 from linknet_jax import data
 from linknet_jax.config import get_default
-from linknet_jax.data import threads
+from linknet_jax.data import Dataset, threads
 from linknet_jax.types import Annotation, Vocabulary
 
 SIZE = 24
@@ -82,7 +82,7 @@ def joined(parts):
 
 def test_training_batches_hold_what_the_source_says(loader, config):
     source = Scenes()
-    batches = list(islice(loader.train_batches(source, config, 4, seed=0), 6))
+    batches = list(islice(Dataset(source, loader, config).train_batches(4, seed=0), 6))
     for batch in batches:
         for row, index in enumerate(batch.image_index):
             image, size, scale = Scenes().example(index)
@@ -101,20 +101,20 @@ def test_both_loaders_give_identical_batches(config):
 
     for start in (0, 5):
         assert_equal(
-            list(islice(threads.train_batches(Scenes(), config, 4, 1, start), 5)),
-            list(islice(pipeline.train_batches(Scenes(), config, 4, 1, start), 5)),
+            list(islice(Dataset(Scenes(), threads, config).train_batches(4, 1, start), 5)),
+            list(islice(Dataset(Scenes(), pipeline, config).train_batches(4, 1, start), 5)),
         )
     assert_equal(
-        list(threads.evaluation_batches(Scenes(), config, 4)),
-        list(pipeline.evaluation_batches(Scenes(), config, 4)),
+        list(Dataset(Scenes(), threads, config).evaluation_batches(4)),
+        list(Dataset(Scenes(), pipeline, config).evaluation_batches(4)),
     )
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_resuming_on_any_number_of_processes(loader, config, processes):
-    whole = list(islice(loader.train_batches(Scenes(), config, 4, 3), 6))
+    whole = list(islice(Dataset(Scenes(), loader, config).train_batches(4, 3), 6))
     shares = [
-        list(islice(loader.train_batches(Scenes(), config, 4, 3, 2, p, processes), 4))
+        list(islice(Dataset(Scenes(), loader, config).train_batches(4, 3, 2, p, processes), 4))
         for p in range(processes)
     ]
     assert_equal(whole[2:], joined(shares))
@@ -122,7 +122,7 @@ def test_resuming_on_any_number_of_processes(loader, config, processes):
 
 def test_threads_end_before_close_returns(config):
     config.prefetch = 20
-    batches = threads.train_batches(Scenes(count=400), config, 8, 0)
+    batches = Dataset(Scenes(count=400), threads, config).train_batches(8, 0)
     next(batches)
     batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("linknet-data")]
@@ -131,7 +131,8 @@ def test_threads_end_before_close_returns(config):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_evaluation_covers_each_image_once(loader, config, processes):
     shares = [
-        list(loader.evaluation_batches(Scenes(), config, 4, p, processes)) for p in range(processes)
+        list(Dataset(Scenes(), loader, config).evaluation_batches(4, p, processes))
+        for p in range(processes)
     ]
     batches = joined(shares)
     mask = np.concatenate([batch.example_mask for batch in batches])
@@ -142,14 +143,14 @@ def test_evaluation_covers_each_image_once(loader, config, processes):
 
 
 def test_an_error_surfaces_as_itself(loader, config):
-    batches = loader.evaluation_batches(Scenes(fails_at=6), config, 2)
+    batches = Dataset(Scenes(fails_at=6), loader, config).evaluation_batches(2)
     with pytest.raises(ValueError, match=r"^image 6 is spoilt: replace it$"):
         list(batches)
 
 
 def test_reading_ahead_is_bounded_and_stops_with_the_consumer(loader, config):
     source = Scenes(count=400)
-    batches = loader.train_batches(source, config, 2, 0)
+    batches = Dataset(source, loader, config).train_batches(2, 0)
     next(batches)
     time.sleep(0.3)
     assert 2 <= len(source.read) <= 20
@@ -162,7 +163,7 @@ def test_reading_ahead_is_bounded_and_stops_with_the_consumer(loader, config):
 
 def test_bad_batch_size_is_refused_at_once(loader, config):
     with pytest.raises(ValueError, match="multiple of the 2 processes"):
-        loader.train_batches(Scenes(), config, 3, 0, 0, 0, 2)
+        Dataset(Scenes(), loader, config).train_batches(3, 0, 0, 0, 2)
 
 
 def test_build_reads_real_photographs(vrd_dir):
@@ -172,7 +173,7 @@ def test_build_reads_real_photographs(vrd_dir):
     dataset = data.build(config, "train")
     ((batch, same),) = zip(
         islice(dataset.train_batches(6, seed=0, start_step=4), 1),
-        islice(threads.train_batches(dataset._source, config.data, 6, 0, 4), 1),
+        islice(Dataset(dataset._source, threads, config.data).train_batches(6, 0, 4), 1),
         strict=True,
     )
     assert_equal([batch], [same])

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import Source, check_max_objects
+from linknet_jax.data.stream import evaluation_indices, train_indices
 from linknet_jax.types import Annotation, Batch, Vocabulary
 
 
@@ -45,16 +46,17 @@ class Dataset:
     ) -> Iterator[Batch]:
         """This process's share of the shuffled batches of start_step and all later steps."""
         share = (process_index, process_count)
-        return self._loader.train_batches(
-            self._source, self._config, batch_size, seed, start_step, *share
-        )
+        stream = train_indices(len(self.annotations), batch_size, seed, start_step, *share)
+        pairs = ((indices, epochs) for _, indices, epochs in stream)
+        return self._loader.batches(self._source, self._config, pairs, seed)
 
     def evaluation_batches(
         self, batch_size: int, process_index: int = 0, process_count: int = 1
     ) -> Iterator[Batch]:
         """This process's share of every image once; `example_mask` is False for the filler."""
-        share = (process_index, process_count)
-        return self._loader.evaluation_batches(self._source, self._config, batch_size, *share)
+        stream = evaluation_indices(len(self.annotations), batch_size, process_index, process_count)
+        pairs = ((indices, np.zeros_like(indices)) for indices in stream)
+        return self._loader.batches(self._source, self._config, pairs, seed=0)
 
 
 def build(config: ConfigDict, split: str) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -14,51 +15,22 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import Source, make_batch, read_example
-from linknet_jax.data.stream import evaluation_indices, train_indices
 from linknet_jax.types import Batch
 
 tf.config.set_visible_devices([], "GPU")
 
 
-def train_batches(
-    source: Source,
-    config: ConfigDict,
-    batch_size: int,
-    seed: int,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """This process's share of the batches of steps start_step, start_step + 1, ... without end."""
-    size = len(source.annotations)
-    stream = train_indices(size, batch_size, seed, start_step, process_index, process_count)
-    pairs = ((indices, epochs) for _, indices, epochs in stream)
-    return _batches(source, config, pairs, batch_size // process_count, seed)
-
-
-def evaluation_batches(
-    source: Source,
-    config: ConfigDict,
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """This process's share of every image once; the last batch is filled with masked examples."""
-    stream = evaluation_indices(len(source.annotations), batch_size, process_index, process_count)
-    pairs = ((indices, np.zeros_like(indices)) for indices in stream)
-    return _batches(source, config, pairs, batch_size // process_count, 0)
-
-
-def _batches(
+def batches(
     source: Source,
     config: ConfigDict,
     stream: Iterator[tuple[np.ndarray, np.ndarray]],
-    local_size: int,
     seed: int,
 ) -> Iterator[Batch]:
+    """The batches of a stream of (image indices, epochs), in its order."""
+    first = next(stream)
     failures: list[Exception] = []
-    dataset = _examples(source, config, stream, failures)
-    dataset = dataset.batch(local_size, drop_remainder=True).prefetch(config.prefetch)
+    dataset = _examples(source, config, itertools.chain([first], stream), failures)
+    dataset = dataset.batch(len(first[0]), drop_remainder=True).prefetch(config.prefetch)
     try:
         for images, image_sizes, scales, indices, epochs in dataset.as_numpy_iterator():
             yield make_batch(

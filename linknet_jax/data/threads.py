@@ -10,44 +10,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import Source, make_batch, read_example
-from linknet_jax.data.stream import evaluation_indices, train_indices
 from linknet_jax.types import Batch
 
 
-def train_batches(
-    source: Source,
-    config: ConfigDict,
-    batch_size: int,
-    seed: int,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """This process's share of the batches of steps start_step, start_step + 1, ... without end."""
-    size = len(source.annotations)
-    stream = train_indices(size, batch_size, seed, start_step, process_index, process_count)
-    return _batches(source, config, ((i, epochs) for _, i, epochs in stream), seed)
-
-
-def evaluation_batches(
-    source: Source,
-    config: ConfigDict,
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """This process's share of every image once; the last batch is filled with masked examples."""
-    stream = evaluation_indices(len(source.annotations), batch_size, process_index, process_count)
-    return _batches(source, config, ((i, np.zeros_like(i)) for i in stream), 0)
-
-
-def _batches(
+def batches(
     source: Source,
     config: ConfigDict,
     stream: Iterator[tuple[np.ndarray, np.ndarray]],
     seed: int,
 ) -> Iterator[Batch]:
-    """Holds `prefetch` batches in the making besides the one that the consumer works on."""
+    """The batches of a stream of (image indices, epochs), in its order.
+
+    Holds `prefetch` batches in the making besides the one that the consumer works on.
+    """
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="linknet-data")
     pending = collections.deque()
     try:
