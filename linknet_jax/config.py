@@ -52,14 +52,19 @@ def get_config(task: str, variant: str = "") -> ConfigDict:
 
 def _data() -> dict:
     return {
-        "name": "synthetic",  # synthetic | vrd
+        "name": "synthetic",  # synthetic | visual_genome | vrd | coco | jsonl | custom (finds out)
         "dir": "",  # folder of the data set's files; synthetic needs none
+        "images": "",  # folders of its photographs, joined by commas; "" = found beside the files
         "image_size": 128,  # side of the square network input, pixels
         "max_objects": 10,  # N: boxes an image, padded
         "seed": 0,  # of the synthetic scenes
-        "train_images": 4000,  # these three: of the synthetic splits
-        "val_images": 200,
+        "train_images": 4000,  # of the synthetic splits, as test_images
         "test_images": 500,
+        "val_images": 200,  # without a split of their own the first for training; 0 = a tenth
+        "val_list": "shared",  # shared by detector and relation model | motifs (METHOD 0.6)
+        "images_with": "relations",  # relations | boxes (detector): other images are left out
+        "overlap_filter": False,  # train only on relations of boxes that touch (SGDet)
+        "flip": False,  # mirror half of the images in training
         "threads": 2,  # that read images, in each process
         "prefetch": 2,  # batches made ahead
     }
@@ -67,6 +72,7 @@ def _data() -> dict:
 
 def _model() -> dict:
     return {
+        "visual": True,  # False: boxes and classes only, no pixels
         "trunk": "small",  # small | vgg16
         "roi_size": 7,  # bins of a pooled region along each side
         "roi_align": "aligned",  # aligned | motifs (A1)
@@ -144,5 +150,7 @@ def _eval() -> dict:
         "step": "best",  # best | latest | a step number
         "metric": "R@20",  # of the configured task; decides best, plateau and early stop
         "ks": (20, 50, 100),  # K of R@K and the others
+        "frame": "original",  # pixels of IoU: original | 1024 (longer side scaled to 1024; Motifs)
+        "zero_shot": "",  # .json list of triplets for zR@K; "" = those that training never shows
         "iou": "inclusive",  # inclusive | exclusive of both end pixels
     }

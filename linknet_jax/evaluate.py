@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 import jax
 import numpy as np
@@ -13,9 +14,9 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from linknet_jax import data, parallel, validation
+from linknet_jax.baselines import Training, create_metrics, evaluated_splits
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
-from linknet_jax.data import statistics
-from linknet_jax.metrics.baselines import ceiling_prediction, frequency_prediction
+from linknet_jax.metrics.baselines import ceiling_prediction
 from linknet_jax.metrics.scene_graph import SceneGraphMetrics
 from linknet_jax.metrics.table import predicate_table, results_table
 from linknet_jax.state import create_state, eval_params
@@ -23,6 +24,7 @@ from linknet_jax.tasks import EVALUATED, TASKS, SceneGraphClassification
 from linknet_jax.types import Batch, Prediction, image_of
 from linknet_jax.visualize import draw_graph, stack
 
+MODEL = "model"
 Predict = Callable[[dict, Batch], Prediction]
 
 
@@ -56,35 +58,32 @@ def evaluate_split(
     dataset: data.Dataset,
     split: str,
     mesh: Mesh,
-    frequencies: np.ndarray | None = None,
+    training: Training | None = None,
 ) -> dict[str, dict]:
-    """Metrics of the model; with `frequencies` also of FREQ on the same labels and scores."""
-    vocabulary, size = dataset.vocabulary, task.config.eval.batch_size
-    model, baseline = (_metrics(task.config, task.name, dataset, split) for _ in range(2))
+    """Metrics of the model; with `training` also of the baselines on its labels and scores."""
+    unseen = training.unseen(split) if training else None
+    baselines = training.tables if training else {}
+    scores = {
+        name: create_metrics(task.config, task.name, dataset, split, unseen)
+        for name in (MODEL, *baselines)
+    }
+    size = task.config.eval.batch_size
     for index, prediction in predictions(predict, variables, dataset, size, mesh):
         truth = dataset.annotations[index]
-        model.update(truth, truth.boxes, prediction)
-        if frequencies is not None:
-            n = len(truth.boxes)
-            scored = (prediction.labels[:n], prediction.label_scores[:n])
-            baseline.update(truth, truth.boxes, frequency_prediction(frequencies, *scored))
-    result = {"model": _merged(model).compute(vocabulary)}
-    if frequencies is not None:
-        result["FREQ"] = _merged(baseline).compute(vocabulary)
-    return result
+        scores[MODEL].update(truth, truth.boxes, prediction)
+        n = len(truth.boxes)
+        scored = (prediction.labels[:n], prediction.label_scores[:n])
+        for name in baselines:
+            scores[name].update(truth, truth.boxes, training.predict(name, truth, *scored))
+    return {name: _merged(x).compute(dataset.vocabulary) for name, x in scores.items()}
 
 
 def ceiling(config: ConfigDict, name: str, dataset: data.Dataset, split: str) -> dict:
     """Metrics of a predictor that knows every true class and every true relation."""
-    metrics = _metrics(config, name, dataset, split)
+    metrics = create_metrics(config, name, dataset, split)
     for annotation, truth in zip(dataset.annotations, dataset.truth, strict=True):
         metrics.update(annotation, annotation.boxes, ceiling_prediction(truth, annotation.labels))
     return metrics.compute(dataset.vocabulary)
-
-
-def _metrics(config: ConfigDict, name: str, dataset: data.Dataset, split: str) -> SceneGraphMetrics:
-    num_predicates, inclusive = len(dataset.vocabulary.predicates), config.eval.iou == "inclusive"
-    return SceneGraphMetrics(num_predicates, tuple(config.eval.ks), name, split, inclusive)
 
 
 def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
@@ -93,13 +92,6 @@ def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
         return metrics
     bits = multihost_utils.process_allgather(metrics.state().view(np.uint32))
     return metrics.from_state(np.asarray(bits).view(np.float64).sum(axis=0))
-
-
-def frequency_table(config: ConfigDict) -> np.ndarray:
-    """Predicate probabilities of class pairs, counted on the training split."""
-    train = data.build(config, "train")
-    counts = statistics.count(train.annotations, *train.vocabulary.sizes, False)
-    return statistics.predicate_probabilities(*counts)
 
 
 def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
@@ -122,25 +114,26 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
         vocabulary = vocabulary_of(saved.about(step))
         variables = restore(config, saved, step, mesh)
     tasks = [TASKS[name](config, *vocabulary.sizes) for name in EVALUATED[config.task]]
-    splits = {"test": data.build(config, "test"), "val": data.build(config, "val")}
-    validation.check_same_vocabulary(vocabulary, splits["test"].vocabulary, config.data.name)
-    frequencies = frequency_table(config)
-    report: dict = {split: {"tasks": {}, "baselines": {"FREQ": {}}} for split in splits}
+    splits = evaluated_splits(config)
+    validation.check_same_vocabulary(vocabulary, splits["val"].vocabulary, config.data.name)
+    training = Training(config, splits)
+    baselines = {name: {} for name in training.tables}
+    report: dict = {split: {"tasks": {}, "baselines": deepcopy(baselines)} for split in splits}
     predicts = [compile_predict(task, mesh) for task in tasks]
     for task, predict in zip(tasks, predicts, strict=True):
         for split, dataset in splits.items():
-            scores = evaluate_split(predict, task, variables, dataset, split, mesh, frequencies)
-            report[split]["tasks"][task.name] = scores["model"]
-            report[split]["baselines"]["FREQ"][task.name] = scores["FREQ"]
-    results = {"step": step, "split": "test", "splits": {"val": report["val"]}, **report["test"]}
-    if splits["test"].truth is not None:
-        results["ceiling"] = {
-            t.name: ceiling(config, t.name, splits["test"], "test") for t in tasks
-        }
+            scores = evaluate_split(predict, task, variables, dataset, split, mesh, training)
+            report[split]["tasks"][task.name] = scores.pop(MODEL)
+            for name, metrics in scores.items():
+                report[split]["baselines"][name][task.name] = metrics
+    first = next(iter(splits))
+    results = {"step": step, "split": first, "splits": {"val": report["val"]}, **report[first]}
+    if splits[first].truth is not None:
+        results["ceiling"] = {t.name: ceiling(config, t.name, splits[first], first) for t in tasks}
     if jax.process_index() == 0:
         _write(results, workdir)
     if jax.process_count() == 1:
-        draw_examples(predicts[0], variables, splits["test"], config, workdir)
+        draw_examples(predicts[0], variables, splits[first], config, workdir)
     return results
 
 
@@ -164,6 +157,8 @@ def draw_examples(
         n, known = len(annotation.boxes), {tuple(map(int, relation)) for relation in known}
         height, width = batch.image_sizes[row].astype(int)
         view, boxes = batch.images[row, :height, :width], batch.boxes[row, :n]
+        if not config.model.visual:
+            view = np.full((height, width, 3), 235, np.uint8)
         pictures.append(draw_graph(view, boxes, image_of(result, row), dataset.vocabulary, known))
     path = epath.Path(workdir) / "examples.png"
     with path.open("wb") as file:

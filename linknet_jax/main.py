@@ -2,9 +2,10 @@
 
   python -m linknet_jax.main --config configs/sgcls.py [--workdir DIR] [--config.KEY=VALUE ...]
   python -m linknet_jax.main --mode eval --workdir DIR [--config.data.dir=DIR ...]
+  python -m linknet_jax.main --mode baselines --config configs/predcls.py:vg150 ...
 
 The same training command in the same workdir resumes. Evaluation takes its configuration from the
-checkpoint.
+checkpoint. FREQ and FREQ+OVERLAP need none: baselines counts and scores them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict
 
 from linknet_jax import checkpoints, parallel, settings, validation
 from linknet_jax import config as configs
+from linknet_jax.baselines import evaluate_baselines
 from linknet_jax.evaluate import evaluate
 from linknet_jax.train import train
 
@@ -44,6 +46,9 @@ def run(argv: list[str]) -> None:
     parallel.initialize_distributed()  # before anything that starts JAX, as checkpoints do
     config, mode, workdir = parse(argv)
     validation.validate(config)
+    if mode == "baselines":
+        evaluate_baselines(config, workdir)
+        return
     validation.check_devices(config, jax.device_count(), mode == "train")
     cache = config.compilation_cache or str(workdir / "jax_cache")
     jax.config.update("jax_compilation_cache_dir", cache)
@@ -56,14 +61,16 @@ def parse(argv: list[str]) -> tuple[ConfigDict, str, epath.Path]:
     """(configuration, mode, workdir) of a command line; ValueError or absl's flags.Error."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
-    flags.DEFINE_enum("mode", "train", ["train", "eval"], "what to do", flag_values=values)
+    flags.DEFINE_enum(
+        "mode", "train", ["train", "eval", "baselines"], "what to do", flag_values=values
+    )
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
     flags.DEFINE_string("config", "", "configuration file", flag_values=values)
     rest = values(argv, known_only=True)[1:]
     if values.config:
         config = settings.load_config(values.config)
-    elif values.mode == "train":
-        raise ValueError("training needs --config, for example --config configs/sgcls.py")
+    elif values.mode != "eval":
+        raise ValueError(f"--mode {values.mode} needs --config, for example configs/sgcls.py")
     elif not values.workdir:
         raise ValueError("--mode eval needs --workdir, the folder of a training run")
     else:

@@ -135,7 +135,7 @@ def create_state(config: ConfigDict, task, key: Array, constants: dict, tables: 
     `constants` replaces the model's constants by name; `tables` sets parameters by their last name
     (the frequency bias, word vectors), both measured on the training split.
     """
-    variables = dict(task.model.init(key, **_example(config)))
+    variables = dict(task.model.init(key, **_example(config, task.num_objects)))
     params = _overwrite(variables.pop("params"), tables)
     variables = _overwrite(variables, constants)
     trained, _ = split_params(params, config)
@@ -155,19 +155,22 @@ def _overwrite(tree: dict, values: dict) -> dict:
     return unflatten_dict({path: jnp.asarray(x, jnp.float32) for path, x in flat.items()})
 
 
-def _example(config: ConfigDict) -> dict:
+def _example(config: ConfigDict, num_objects: int) -> dict:
     """One noise image with four boxes, the same everywhere, on which projections are scaled."""
     side, n = config.data.image_size, 4
     image = jax.random.randint(jax.random.key(0), (1, side, side, 3), 0, 256).astype(jnp.uint8)
     corner = jnp.arange(n) * side / 8
     boxes = jnp.stack([corner, corner, corner + side / 3, corner + side / 2], axis=-1)
-    return {
+    example = {
         "images": image,
         "image_sizes": jnp.full((1, 2), side, jnp.float32),
         "boxes": boxes[None],
         "box_mask": jnp.ones((1, n), bool),
         "pair_mask": ~jnp.eye(n, dtype=bool)[None],
     }
+    if not config.model.visual:
+        example["label_distribution"] = jnp.full((1, n, num_objects), 1 / num_objects)
+    return example
 
 
 def eval_params(state_params: dict, ema: dict, config: ConfigDict) -> dict:

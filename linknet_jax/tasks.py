@@ -56,7 +56,7 @@ class SceneGraphClassification:
         """The terms of the loss that this task trains, with their weights (eq. 18)."""
         config = self.config
         weights = {"object": config.loss.object, "relation": config.loss.relation}
-        if config.model.use_gcem:
+        if config.model.use_gcem and config.model.visual:
             weights["context"] = config.loss.context
         if not config.model.freeze_box_head:
             weights["box_head"] = config.loss.box_head

@@ -35,6 +35,7 @@ class Annotation:
       boxes: float64 [n, 4].
       labels: int32 [n], 1 .. C_obj - 1.
       relations: int32 [r, 3], rows (subject, object, predicate); the first two index `boxes`.
+      file_name: the photograph, relative to the folder of images; "" = `{image_id}.jpg`.
     """
 
     image_id: int | str
@@ -43,6 +44,7 @@ class Annotation:
     boxes: np.ndarray
     labels: np.ndarray
     relations: np.ndarray
+    file_name: str = ""
 
 
 @flax.struct.dataclass
@@ -50,7 +52,7 @@ class Batch:
     """Padded examples; boxes in pixels of the network input. Garbage in padding is allowed.
 
     Attributes:
-      images: raw RGB; normalisation happens on the device.
+      images: raw RGB; normalisation happens on the device. 0 x 0 pixels for a model without.
       image_sizes: (height, width) of the area that the photograph covers.
       predicates: predicate of (subject, object), 0 where none is annotated.
       image_index: position in the split; joins a prediction with its Annotation, keys randomness.
@@ -72,7 +74,8 @@ class SceneGraph:
     """What LinkNet computes for a batch; letters are the paper's, with equation numbers.
 
     Attributes:
-      box_logits: the detector's own classifier on every box, the source of l_i.
+      box_logits: the detector's own classifier on every box, the source of l_i; None, as what
+        follows from it, where the model sees no pixels.
       context: pooled image feature c.
       context_logits: multi-label logits of M-hat (eq. 9).
       R1, R2: relational embedding matrices (eqs. 1, 4); None when the stack has fewer.
@@ -84,7 +87,7 @@ class SceneGraph:
       pair_mask: the ordered pairs (subject, object) for which G2 was computed.
     """
 
-    box_logits: Float[Array, "b n c"]
+    box_logits: Float[Array, "b n c"] | None
     context: Float[Array, "b k"] | None
     context_logits: Float[Array, "b c"] | None
     R1: Float[Array, "b n n"] | None

@@ -23,14 +23,17 @@ CHOICES = {
     "model.context_pool": ("full", "valid"),
     "model.layout_box": ("center", "corner"),
     "model.layout_head": ("mlp", "linear", "batch_norm"),
+    "data.val_list": ("shared", "motifs"),
+    "data.images_with": ("relations", "boxes"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.context_reduction": ("mean", "sum"),
     "train.optimizer": ("sgd", "adamw"),
     "train.schedule": ("constant", "step", "cosine", "plateau"),
     "eval.iou": ("inclusive", "exclusive"),
+    "eval.frame": ("original", "1024"),
 }
 AT_LEAST_ONE = (
-    "data.threads", "data.train_images", "data.val_images", "data.test_images",
+    "data.threads", "data.train_images", "data.test_images",
     "model.roi_size", "model.roi_chunk", "model.fc_dim",
     "model.embed_dim", "model.hidden_dim", "model.pooling_dim", "model.layout_dim",
     "model.num_rem", "model.reduction", "sampling.pairs", "train.batch_size", "train.steps",
@@ -38,7 +41,7 @@ AT_LEAST_ONE = (
     "checkpoint.every", "checkpoint.keep",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "seed", "data.seed", "data.prefetch", "loss.object", "loss.relation", "loss.context",
+    "seed", "data.seed", "data.prefetch", "data.val_images", "loss.object", "loss.relation", "loss.context",
     "loss.box_head", "train.fc_lr_ratio", "train.weight_decay", "train.clip", "train.warmup",
     "train.patience", "train.threshold", "train.cooldown", "train.early_stop",
 )  # fmt: skip
@@ -91,6 +94,11 @@ def _relations(config: ConfigDict) -> Iterable[str]:
         yield (
             f"model.reduction={model.reduction}: must be at most {narrowest}, the smaller of "
             "model.hidden_dim and model.embed_dim"
+        )
+    if not model.visual and (config.task != "predcls" or model.predcls_l != "gt"):
+        yield (
+            f"model.visual={model.visual}: without pixels there is nothing to classify objects "
+            "from; use --config configs/predcls.py (and model.predcls_l=gt)"
         )
     if not 0 < train.lr < float("inf"):
         yield f"train.lr={train.lr}: must be positive and finite"

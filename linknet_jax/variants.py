@@ -32,7 +32,33 @@ PAPER_TRAINING = {
     "eval.metric": "R@100",
 }
 
+# Boxes and classes alone (model.visual=False): minutes on a CPU.
+BOXES = {
+    "model.visual": False,
+    "model.frequency_bias": True,
+    "model.roi_chunk": 512,
+    "model.fc_dim": 256,
+    "model.pooling_dim": 512,
+    "model.embed_dim": 200,
+    "model.hidden_dim": 256,
+    "model.dropout": 0.3,
+    "train.batch_size": 64,
+    "eval.batch_size": 128,
+    "train.steps": 4000,
+    "train.eval_every": 235,
+    "checkpoint.every": 235,
+    "train.ema": 0.999,
+    "train.lr": 1e-3,
+    "train.warmup": 200,
+    "eval.metric": "R@50",
+}
+
 DATASETS = {
+    "vg150": {
+        "data.name": "visual_genome",
+        "data.val_images": 5000,
+        "data.flip": True,
+    },
     "vrd": {
         "data.name": "vrd",
         "data.image_size": 128,
@@ -54,6 +80,7 @@ PRESETS = {
         "model.union_mask": True,
         "model.layout_head": "batch_norm",
     },
+    "boxes": BOXES,
     "full_size": PAPER_SIZE | PAPER_TRAINING,
 }
 

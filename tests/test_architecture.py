@@ -34,11 +34,12 @@ ALLOWED = {
     "checkpoints": PURE,
     "writer": PURE,
     "visualize": PURE,
-    "evaluate": TASKS | STATE | {"tasks", "state"},
+    "baselines": LEAVES | {"data", "metrics", "ops"},
+    "evaluate": TASKS | STATE | {"tasks", "state", "baselines"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},
     "train": TASKS | STATE | {"tasks", "state", "evaluate", "train_step", "preemption"},
-    "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings"},
+    "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
     "cli": {"main"},
 }
 

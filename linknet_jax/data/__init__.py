@@ -9,8 +9,14 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from linknet_jax.data.batching import Source, check_max_objects
+from linknet_jax.data import boxes_only, threads
+from linknet_jax.data.batching import Draw, Source, check_max_objects
+from linknet_jax.data.collection import SPLITS
+from linknet_jax.data.files import Files, load
+from linknet_jax.data.mirror import counterparts, flips
+from linknet_jax.data.splits import available
 from linknet_jax.data.stream import evaluation_indices, train_indices
+from linknet_jax.data.synthetic import Synthetic
 from linknet_jax.types import Annotation, Batch, Vocabulary
 
 
@@ -19,6 +25,8 @@ class Dataset:
 
     def __init__(self, source: Source, loader: ModuleType, config: ConfigDict):
         check_max_objects(source.annotations, config.max_objects)
+        if config.flip:
+            counterparts(source.vocabulary.objects), counterparts(source.vocabulary.predicates)
         self._source, self._loader, self._config = source, loader, config
 
     @property
@@ -47,43 +55,48 @@ class Dataset:
         """This process's share of the shuffled batches of start_step and all later steps."""
         share = (process_index, process_count)
         stream = train_indices(len(self.annotations), batch_size, seed, start_step, *share)
-        pairs = ((indices, epochs) for _, indices, epochs in stream)
-        return self._loader.batches(self._source, self._config, pairs, seed)
+        draws = (self._draw(seed, indices, epochs) for _, indices, epochs in stream)
+        return self._loader.batches(self._source, self._config, draws, seed)
 
     def evaluation_batches(
         self, batch_size: int, process_index: int = 0, process_count: int = 1
     ) -> Iterator[Batch]:
         """This process's share of every image once; `example_mask` is False for the filler."""
         stream = evaluation_indices(len(self.annotations), batch_size, process_index, process_count)
-        pairs = ((indices, np.zeros_like(indices)) for indices in stream)
-        return self._loader.batches(self._source, self._config, pairs, seed=0)
+        draws = (Draw(x, np.zeros_like(x), np.zeros(len(x), bool)) for x in stream)
+        return self._loader.batches(self._source, self._config, draws, seed=0)
+
+    def _draw(self, seed: int, indices: np.ndarray, epochs: np.ndarray) -> Draw:
+        mirrored = (
+            flips(seed, epochs, indices) if self._config.flip else np.zeros(len(indices), bool)
+        )
+        return Draw(indices, epochs, mirrored)
 
 
 def build(config: ConfigDict, split: str) -> Dataset:
     """The data set `config.data.name`, split train, val or test; raises ValueError."""
-    sources = {"synthetic": _synthetic, "vrd": _vrd}
-    if config.data.name not in sources:
-        raise ValueError(f"data.name {config.data.name!r} must be one of {', '.join(sources)}")
-    return sources[config.data.name](config.data, split)
+    if config.data.name == "synthetic":
+        source = Synthetic(config.data, split)
+        loader = threads if config.model.visual else boxes_only
+    else:
+        source = Files(config.data, split, pixels=config.model.visual)
+        loader = _tf_data(config.data.name) if config.model.visual else boxes_only
+    return Dataset(source, loader, config.data)
 
 
-def _synthetic(config: ConfigDict, split: str) -> Dataset:
-    from linknet_jax.data import threads
-    from linknet_jax.data.synthetic import Synthetic
+def available_splits(config: ConfigDict) -> tuple[str, ...]:
+    """The splits that `build` knows of this data set: train, val and mostly test."""
+    if config.data.name == "synthetic":
+        return SPLITS
+    return available(load(config.data.name, config.data.dir, config.data.images)[0])
 
-    return Dataset(Synthetic(config, split), threads, config)
 
-
-def _vrd(config: ConfigDict, split: str) -> Dataset:
-    from linknet_jax.data.vrd import Vrd
-
-    source = Vrd(config, split)
+def _tf_data(name: str) -> ModuleType:
     try:
         from linknet_jax.data import pipeline
     except ImportError as error:
         raise ValueError(
-            f"data.name=vrd reads photographs with TensorFlow, which cannot be imported ({error}): "
-            "install tensorflow-cpu, or train on --config.data.name=synthetic"
+            f"data.name={name} reads photographs with TensorFlow, which cannot be imported "
+            f"({error}): install tensorflow-cpu, or train on --config.data.name=synthetic"
         ) from error
-
-    return Dataset(source, pipeline, config)
+    return pipeline

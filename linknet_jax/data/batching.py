@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
+from linknet_jax.data.mirror import mirror
 from linknet_jax.ops.boxes import BENIGN_BOX
 from linknet_jax.types import Annotation, Batch, Vocabulary
 
 FILLER = -1
 
 Example = tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "2"], float]
+
+
+class Draw(NamedTuple):
+    """The images of one batch of this process: positions in the split (-1 is a filler), the epoch
+    that each is drawn in, and which of them are mirrored."""
+
+    indices: Int[np.ndarray, "b"]
+    epochs: Int[np.ndarray, "b"]
+    flips: Bool[np.ndarray, "b"]
 
 
 class Source(Protocol):
@@ -27,8 +37,11 @@ class Source(Protocol):
     annotations: Sequence[Annotation]
     truth: Sequence[Int[np.ndarray, "t 3"]] | None
 
-    def example(self, index: int) -> Example:
-        """(pixels, (height, width) that the photograph covers, scale from its pixels to these)."""
+    def example(self, index: int, flip: bool = False) -> Example:
+        """(pixels, (height, width) that the photograph covers, scale from its pixels to these).
+
+        `flip` mirrors the photograph, left to right.
+        """
         ...
 
 
@@ -45,44 +58,45 @@ def check_max_objects(annotations: Sequence[Annotation], max_objects: int) -> No
     )
 
 
-def read_example(source: Source, index: int, size: int) -> Example:
+def read_example(source: Source, index: int, flip: bool, size: int) -> Example:
     """The source's example, or a blank image for the filler of an evaluation's last batch."""
     if index == FILLER:
         return np.zeros((size, size, 3), np.uint8), np.full(2, size, np.float32), 1.0
-    return source.example(index)
+    return source.example(index, flip)
 
 
 def make_batch(
-    annotations: Sequence[Annotation],
+    source: Source,
     images: UInt8[np.ndarray, "b s s 3"],
     image_sizes: Float[np.ndarray, "b 2"],
     scales: Float[np.ndarray, "b"],
-    indices: Int[np.ndarray, "b"],
-    epochs: Int[np.ndarray, "b"],
+    draw: Draw,
     max_objects: int,
     seed: int,
 ) -> Batch:
-    """Pads the annotations of `indices` to `max_objects`; -1 gives a filler image without boxes.
+    """Pads the annotations of the draw to `max_objects`; -1 gives a filler image without boxes.
 
     Of several predicates of a pair one annotation is drawn uniformly, keyed by
     (seed, epoch, index): anew in every epoch, alike on any number of processes. A relation of an
     object with itself is no ordered pair and has no place. Raises ValueError as check_max_objects.
     """
-    size = len(indices)
+    size = len(draw.indices)
     boxes = np.tile(np.float32(BENIGN_BOX), (size, max_objects, 1))
     box_mask = np.zeros((size, max_objects), bool)
     labels = np.zeros((size, max_objects), np.int32)
     predicates = np.zeros((size, max_objects, max_objects), np.int32)
-    for row, index in enumerate(indices):
+    for row, (index, epoch, flip) in enumerate(zip(*draw, strict=True)):
         if index == FILLER:
             continue
-        annotation = annotations[index]
+        annotation = source.annotations[index]
+        if flip:
+            annotation = mirror(annotation, source.vocabulary)
         check_max_objects([annotation], max_objects)
         count = len(annotation.boxes)
         boxes[row, :count] = annotation.boxes * scales[row]
         box_mask[row, :count] = True
         labels[row, :count] = annotation.labels
-        _draw_predicates(predicates[row], annotation.relations, (seed, epochs[row], index))
+        _draw_predicates(predicates[row], annotation.relations, (seed, epoch, index))
     return Batch(
         images=images,
         image_sizes=image_sizes,
@@ -90,8 +104,8 @@ def make_batch(
         box_mask=box_mask,
         labels=labels,
         predicates=predicates,
-        image_index=np.asarray(indices, np.int32),
-        example_mask=np.asarray(indices) != FILLER,
+        image_index=np.asarray(draw.indices, np.int32),
+        example_mask=np.asarray(draw.indices) != FILLER,
     )
 
 

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 
 from linknet_jax.ops import boxes as box_ops
-from linknet_jax.types import Annotation
+from linknet_jax.types import Annotation, Vocabulary
 
 
 def count(
-    annotations: Iterable[Annotation], num_objects: int, num_predicates: int, overlap: bool
+    annotations: Iterable[Annotation],
+    num_objects: int,
+    num_predicates: int,
+    overlap: bool,
+    frame: str = "original",
 ) -> tuple[Float[np.ndarray, "c c p"], Float[np.ndarray, "c c"]]:
     """(foreground, background) counts by (subject class, object class[, predicate]).
 
     Foreground counts every relation, duplicates too. Background counts the ordered pairs of
-    boxes, related or not; with `overlap` only those that share a pixel (inclusive convention),
-    or all pairs of an image that has none such.
+    boxes, related or not; with `overlap` only those that share a pixel (inclusive convention) of
+    `frame` (see `ops.boxes.in_frame`), or all pairs of an image that has none such.
     """
     foreground = np.zeros((num_objects, num_objects, num_predicates))
     background = np.zeros((num_objects, num_objects))
     for annotation in annotations:
         labels, (s, o, p) = annotation.labels, annotation.relations.T
         np.add.at(foreground, (labels[s], labels[o], p), 1)
-        s, o = np.nonzero(_candidates(annotation.boxes, overlap))
+        boxes = box_ops.in_frame(annotation.boxes, annotation.width, annotation.height, frame)
+        s, o = np.nonzero(_candidates(boxes, overlap))
         np.add.at(background, (labels[s], labels[o]), 1)
     return foreground, background
 
@@ -33,6 +40,32 @@ def count(
 def _candidates(boxes: np.ndarray, overlap: bool) -> np.ndarray:
     touching = box_ops.overlaps(boxes) if overlap else np.zeros((len(boxes),) * 2, bool)
     return touching if touching.any() else ~np.eye(len(boxes), dtype=bool)
+
+
+def triplets(annotations: Iterable[Annotation]) -> set[tuple[int, int, int]]:
+    """Every (subject class, predicate, object class) that is annotated."""
+    found: set[tuple[int, int, int]] = set()
+    for annotation in annotations:
+        labels, (s, o, p) = annotation.labels, annotation.relations.T
+        found.update(zip(labels[s].tolist(), p.tolist(), labels[o].tolist(), strict=True))
+    return found
+
+
+def read_triplets(path: str, vocabulary: Vocabulary) -> set[tuple[int, int, int]]:
+    """(subject class, predicate, object class) of a JSON list of [subject, predicate, object] names.
+
+    ValueError for a file that is none and for unknown names.
+    """
+    objects, predicates = vocabulary.objects, vocabulary.predicates
+    index = [{name: k for k, name in enumerate(names)} for names in (objects, predicates, objects)]
+    try:
+        rows = json.loads(epath.Path(path).read_text())
+        return {tuple(where[name] for where, name in zip(index, row, strict=True)) for row in rows}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: must be a JSON list of [subject, predicate, object], names of the data set "
+            f"({type(error).__name__}: {error}); mend --config.eval.zero_shot"
+        ) from error
 
 
 def log_frequencies(

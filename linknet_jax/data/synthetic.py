@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
 from linknet_jax.data import scenes, world
+from linknet_jax.data.batching import Example
 from linknet_jax.types import Annotation
 
 SPLITS = ("train", "val", "test")
@@ -37,10 +37,9 @@ class Synthetic:
         self.truth: list[np.ndarray] = [truth for _, truth in described]
         self._images: dict[int, np.ndarray] = {}
 
-    def example(
-        self, index: int
-    ) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "2"], float]:
+    def example(self, index: int, flip: bool = False) -> Example:
         """(image, its valid (height, width), network pixels per original pixel)."""
         if index not in self._images:
             self._images[index] = scenes.picture(self._layouts[index], self._size)
-        return self._images[index], np.full(2, self._size, np.float32), 1.0
+        image = self._images[index]
+        return image[:, ::-1] if flip else image, np.full(2, self._size, np.float32), 1.0

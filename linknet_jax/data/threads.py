@@ -9,25 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from ml_collections import ConfigDict
 
-from linknet_jax.data.batching import Source, make_batch, read_example
+from linknet_jax.data.batching import Draw, Source, make_batch, read_example
 from linknet_jax.types import Batch
 
 
 def batches(
     source: Source,
     config: ConfigDict,
-    stream: Iterator[tuple[np.ndarray, np.ndarray]],
+    stream: Iterator[Draw],
     seed: int,
 ) -> Iterator[Batch]:
-    """The batches of a stream of (image indices, epochs), in its order.
+    """The batches of a stream of draws, in its order.
 
     Holds `prefetch` batches in the making besides the one that the consumer works on.
     """
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="linknet-data")
     pending = collections.deque()
     try:
-        for indices, epochs in stream:
-            pending.append((_submit(executor, source, config, indices), indices, epochs))
+        for draw in stream:
+            pending.append((_submit(executor, source, config, draw), draw))
             if len(pending) > config.prefetch:
                 yield _finish(source, config, seed, *pending.popleft())
         while pending:
@@ -37,16 +37,17 @@ def batches(
 
 
 def _submit(
-    executor: ThreadPoolExecutor, source: Source, config: ConfigDict, indices: np.ndarray
+    executor: ThreadPoolExecutor, source: Source, config: ConfigDict, draw: Draw
 ) -> tuple[np.ndarray, list[Future]]:
     """Starts the reading of a batch: the workers write the pixels, the futures hold the rest."""
-    images = np.empty((len(indices), config.image_size, config.image_size, 3), np.uint8)
+    images = np.empty((len(draw.indices), config.image_size, config.image_size, 3), np.uint8)
 
     def read(row: int) -> tuple[np.ndarray, float]:
-        images[row], image_size, scale = read_example(source, int(indices[row]), config.image_size)
+        index, flip = int(draw.indices[row]), bool(draw.flips[row])
+        images[row], image_size, scale = read_example(source, index, flip, config.image_size)
         return image_size, scale
 
-    return images, [executor.submit(read, row) for row in range(len(indices))]
+    return images, [executor.submit(read, row) for row in range(len(images))]
 
 
 def _finish(
@@ -54,18 +55,9 @@ def _finish(
     config: ConfigDict,
     seed: int,
     started: tuple[np.ndarray, list[Future]],
-    indices: np.ndarray,
-    epochs: np.ndarray,
+    draw: Draw,
 ) -> Batch:
     images, futures = started
     image_sizes, scales = zip(*(future.result() for future in futures), strict=True)
-    return make_batch(
-        source.annotations,
-        images,
-        np.array(image_sizes, np.float32),
-        np.array(scales),
-        indices,
-        epochs,
-        config.max_objects,
-        seed,
-    )
+    sizes = np.array(image_sizes, np.float32)
+    return make_batch(source, images, sizes, np.array(scales), draw, config.max_objects, seed)

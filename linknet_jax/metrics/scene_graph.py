@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from linknet_jax.metrics import summary
 from linknet_jax.metrics.matching import IOU_THRESHOLD, first_matches, match_objects
+from linknet_jax.ops.boxes import in_frame
 from linknet_jax.types import FREE_PREDICTIONS, Annotation, Prediction, Vocabulary
 
 TASKS = ("predcls", "sgcls", "sgdet")
@@ -25,6 +26,7 @@ class SceneGraphMetrics:
       task: predcls | sgcls | sgdet; says which metrics apply.
       split: name of the split, for the report.
       inclusive: IoU counts both end pixels of a box.
+      frame: pixels in which boxes are compared, see `ops.boxes.in_frame`.
       zero_shot: (subject class, predicate, object class) never seen in training; None if unknown.
     """
 
@@ -33,6 +35,7 @@ class SceneGraphMetrics:
     task: str = "predcls"
     split: str = "test"
     inclusive: bool = True
+    frame: str = "original"
     zero_shot: Set[tuple[int, int, int]] | None = None
 
     def __post_init__(self):
@@ -72,8 +75,10 @@ class SceneGraphMetrics:
             return
         self._check_boxes(annotation, boxes)
         labels = np.asarray(prediction.labels)[: len(boxes)]
+        frame = (annotation.width, annotation.height, self.frame)
+        true_boxes, boxes = in_frame(annotation.boxes, *frame), in_frame(np.asarray(boxes), *frame)
         matched = match_objects(
-            annotation.boxes, annotation.labels, boxes, labels, IOU_THRESHOLD, self.inclusive
+            true_boxes, annotation.labels, boxes, labels, IOU_THRESHOLD, self.inclusive
         )
         best = _valid(prediction.pairs, prediction.predicates, prediction.count)
         free = _valid(prediction.free_pairs, prediction.free_predicates, prediction.free_count)
@@ -134,7 +139,9 @@ class SceneGraphMetrics:
         }
 
     def _settings(self) -> tuple:
-        return self.num_predicates, self.ks, self.task, self.split, self.inclusive
+        unseen = None if self.zero_shot is None else frozenset(self.zero_shot)
+        settings = (self.num_predicates, self.ks, self.task, self.split, self.inclusive)
+        return (*settings, self.frame, unseen)
 
     def _check_boxes(self, annotation, boxes) -> None:
         if self.task != "sgdet" and len(boxes) not in (0, len(annotation.boxes)):
@@ -181,7 +188,7 @@ class SceneGraphMetrics:
             "split": self.split,
             "iou_threshold": IOU_THRESHOLD,
             "iou_convention": "inclusive" if self.inclusive else "exclusive",
-            "frame": "original pixels",
+            "frame": self.frame,
             "graph_constraint": "R, mR, zR, A, F1: best predicate of a pair; ng-: none",
             "predictions_kept": {"constrained": "all pairs", "unconstrained": FREE_PREDICTIONS},
             "missing": "zero",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
+from linknet_jax.models.box_heads import BoxFeatures
 from linknet_jax.models.global_context import GlobalContext
 from linknet_jax.models.layers import Linear, MaskedBatchNorm, UnitVarianceLinear, fold
 from linknet_jax.models.relational_embedding import RelationalStack
@@ -48,16 +49,22 @@ class LinkNet(nn.Module):
 
         `labels` feed the edges where given (PredCls, teacher forcing), else the model's own
         argmax over the foreground. `label_distribution` replaces l_i. `keys`, one an image, turn
-        dropout on.
+        dropout on. Without `visual`, `images` are ignored and `label_distribution` must be given.
         """
         config = self.config
         boxes = jnp.where(box_mask[..., None], boxes, jnp.asarray(box_ops.BENIGN_BOX))
         trunk = TRUNKS[config["trunk"]](dtype=jnp.dtype(config["dtype"]), name="trunk")
-        features = trunk(images)
-        if config["freeze_trunk"]:
-            features = jax.lax.stop_gradient(features)
-        context, context_logits = self._context(features, image_sizes / trunk.stride)
-        f, box_logits = self._regions(features, boxes, box_mask, keys, trunk.stride)
+        operands = {"boxes": boxes, "image_sizes": image_sizes}
+        context = context_logits = box_logits = None
+        if config["visual"]:
+            features = trunk(images)
+            if config["freeze_trunk"]:
+                features = jax.lax.stop_gradient(features)
+            operands["features"] = features
+            context, context_logits = self._context(features, image_sizes / trunk.stride)
+            f, box_logits = self._regions(features, boxes, box_mask, keys, trunk.stride)
+        else:
+            f = BoxFeatures(config, name="box_features")(boxes, image_sizes)
         if label_distribution is None:
             label_distribution = jax.nn.softmax(jax.lax.stop_gradient(box_logits))
         o3, o4, matrices = self._objects(f, label_distribution, context, box_mask)
@@ -65,7 +72,7 @@ class LinkNet(nn.Module):
             labels = 1 + jnp.argmax(o4[..., 1:], axis=-1)
         labels = jnp.where(box_mask, labels, 0)
         e0, e1 = self._edges(labels, o3, o4, box_mask)
-        operands = {"features": features, "E1": e1, "boxes": boxes, "labels": labels}
+        operands |= {"E1": e1, "labels": labels}
         operands["layout"] = self._layout(boxes, pair_mask, train)
         g2 = self._predicates(operands, pair_mask, keys, trunk.stride, train)
         r1, r2 = [*matrices, None, None][:2]
@@ -154,10 +161,10 @@ class LinkNet(nn.Module):
             self.config, self.num_objects, self.num_predicates, stride, train, name="edge_head"
         )
         packed = _packed(head, operands, rows, count, self.config["roi_chunk"])
-        both = unpack(packed, wanted.reshape(-1)).reshape(b, i.size, 2, -1)
-        g2 = jnp.zeros((b, n, n, self.num_predicates)).at[:, i, j].set(both[:, :, 0])
-        g2 = g2.at[:, j, i].set(both[:, :, 1])
-        return jnp.where(pair_mask[..., None], g2, 0)
+        rank = jnp.maximum(jnp.cumsum(wanted) - 1, 0).reshape(b, -1)
+        row = jnp.zeros((b, n, n), int).at[:, i, j].set(rank).at[:, j, i].set(rank)
+        backwards = jnp.tri(n, dtype=int)  # (j, i) stands behind (i, j)
+        return jnp.where(pair_mask[..., None], packed[row, backwards], 0)
 
     def _label_matrix(self, name: str) -> Float[Array, "c e"]:
         shape = (self.num_objects, self.config["embed_dim"])

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from linknet_jax.models.box_heads import PairFeatures
 from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold, row_dropout, torch_uniform
 from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.roi_align import roi_align
@@ -70,7 +71,8 @@ class EdgeHead(nn.Module):
     def __call__(self, operands: dict, rows: dict) -> Float[Array, "m 2 p"]:
         """Logits of (i, j) and (j, i), float32.
 
-        `operands`: features, E1 [b, n, 2, d], layout [b, n, n, 4], boxes [b, n, 4], labels [b, n].
+        `operands`: features, E1 [b, n, 2, d], layout [b, n, n, 4], boxes [b, n, 4], labels [b, n],
+        image_sizes [b, 2]; without `visual` no features.
         `rows`: images, i, j, valid [m], keys [m] or None.
         """
         config = self.config
@@ -97,6 +99,8 @@ class EdgeHead(nn.Module):
     def _union_features(self, operands: dict, rows: dict) -> Float[Array, "m d f"]:
         """F, once for both directions; d = 2 where the spatial mask tells them apart."""
         config, keys = self.config, rows.get("keys")
+        if not config["visual"]:
+            return PairFeatures(config, name="pair_features")(operands, rows)
         a, b = (operands["boxes"][rows["images"], rows[name]] for name in ("i", "j"))
         pooled = pool(
             operands["features"], box_ops.union(a, b), rows["images"], self.stride, config

@@ -22,6 +22,14 @@ def size(boxes: Boxes, inclusive: bool = False) -> Float[jax.Array | np.ndarray,
     return boxes[..., 2:] - boxes[..., :2] + int(inclusive)
 
 
+def in_frame(boxes: Boxes, width: int, height: int, frame: str) -> Boxes:
+    """Boxes of an image where they are compared: `original` pixels, or scaled so that the longer
+    side has `frame` pixels (1024 is Motifs'); rounded, so that whole numbers are whole again."""
+    if frame == "original":
+        return boxes
+    return _library(boxes).round(boxes * (float(frame) / max(width, height)), 6)
+
+
 def union(a: Boxes, b: Boxes) -> Boxes:
     """The smallest box around both; symmetric."""
     xp = _library(a)

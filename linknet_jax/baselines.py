@@ -1,0 +1,115 @@
+"""FREQ and FREQ+OVERLAP (Zellers et al. 2018), beside a model or alone, and zero-shot triplets."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from linknet_jax import data
+from linknet_jax.data import statistics
+from linknet_jax.metrics.baselines import frequency_prediction
+from linknet_jax.metrics.scene_graph import SceneGraphMetrics
+from linknet_jax.metrics.table import results_table
+from linknet_jax.ops import boxes as box_ops
+from linknet_jax.types import Annotation, Prediction
+
+Triplets = set[tuple[int, int, int]]
+
+
+class Training:
+    """What an evaluation knows of the training split.
+
+    Attributes:
+      tables: float64 [C_obj, C_obj, C_rel] predicate probabilities of class pairs, by baseline.
+    """
+
+    def __init__(self, config: ConfigDict, splits: dict[str, data.Dataset]):
+        """`splits` are those to be evaluated; ValueError as `data.build` and `read_triplets`."""
+        train = data.build(config, "train")
+        self._frame, sizes = config.eval.frame, train.vocabulary.sizes
+        self.tables = {
+            name: statistics.predicate_probabilities(
+                *statistics.count(train.annotations, *sizes, overlap, self._frame)
+            )
+            for name, overlap in (("FREQ", False), ("FREQ+OVERLAP", True))
+        }
+        seen = statistics.triplets(train.annotations)
+        held_out = {name: statistics.triplets(x.annotations) for name, x in splits.items()}
+        self._unseen = {
+            name: found - seen - (held_out["val"] if name == "test" else set())
+            for name, found in held_out.items()
+        }
+        if config.eval.zero_shot:
+            listed = statistics.read_triplets(config.eval.zero_shot, train.vocabulary)
+            self._unseen = dict.fromkeys(splits, listed)
+
+    def unseen(self, split: str) -> Triplets:
+        """The triplets that zR@K counts: listed, or those of the split that no earlier one has."""
+        return self._unseen[split]
+
+    def predict(
+        self,
+        name: str,
+        annotation: Annotation,
+        labels: Int[np.ndarray, "n"],
+        label_scores: Float[np.ndarray, "n"],
+    ) -> Prediction:
+        """The baseline's graph of an image whose objects carry these labels and scores."""
+        mask = None
+        if name == "FREQ+OVERLAP":
+            size = annotation.width, annotation.height
+            mask = box_ops.overlaps(box_ops.in_frame(annotation.boxes, *size, self._frame))
+        return frequency_prediction(self.tables[name], labels, label_scores, mask)
+
+
+def evaluated_splits(config: ConfigDict) -> dict[str, data.Dataset]:
+    """test, where the data set has one, and val."""
+    known = data.available_splits(config)
+    return {name: data.build(config, name) for name in ("test", "val") if name in known}
+
+
+def create_metrics(
+    config: ConfigDict, task: str, dataset: data.Dataset, split: str, unseen: Triplets | None = None
+) -> SceneGraphMetrics:
+    """Empty sums with the settings of `config.eval`."""
+    options = config.eval
+    return SceneGraphMetrics(
+        len(dataset.vocabulary.predicates), tuple(options.ks), task, split,
+        options.iou == "inclusive", options.frame, unseen,
+    )  # fmt: skip
+
+
+def evaluate_baselines(config: ConfigDict, workdir: epath.Path) -> dict:
+    """PredCls of the baselines alone, no model; prints and writes WORKDIR/baselines.json."""
+    splits = evaluated_splits(config)
+    training = Training(config, splits)
+    results = {
+        split: {name: {"predcls": _predcls(config, training, name, dataset, split)}
+                for name in training.tables}
+        for split, dataset in splits.items()
+    }  # fmt: skip
+    for split, scores in results.items():
+        named = {
+            "split": split,
+            "tasks": scores["FREQ"],
+            "baselines": dict(list(scores.items())[1:]),
+        }
+        print(results_table(named, "FREQ"), end="\n\n")
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "baselines.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+    return results
+
+
+def _predcls(
+    config: ConfigDict, training: Training, name: str, dataset: data.Dataset, split: str
+) -> dict:
+    metrics = create_metrics(config, "predcls", dataset, split, training.unseen(split))
+    for annotation in dataset.annotations:
+        labels = annotation.labels
+        prediction = training.predict(name, annotation, labels, np.ones(len(labels), np.float32))
+        metrics.update(annotation, annotation.boxes, prediction)
+    return metrics.compute(dataset.vocabulary)

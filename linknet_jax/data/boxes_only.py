@@ -1,0 +1,35 @@
+"""Batches without pixels, for `model.visual=False`: annotations and sizes are all they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from linknet_jax.data.batching import FILLER, Draw, Source, make_batch
+from linknet_jax.types import Batch
+
+
+def batches(
+    source: Source, config: ConfigDict, stream: Iterator[Draw], seed: int
+) -> Iterator[Batch]:
+    """The batches of a stream of draws, in its order; their images are 0 pixels wide and high."""
+    for draw in stream:
+        images = np.zeros((len(draw.indices), 0, 0, 3), np.uint8)
+        sizes, scales = _frames(source, config.image_size, draw.indices)
+        yield make_batch(source, images, sizes, scales, draw, config.max_objects, seed)
+
+
+def _frames(source: Source, size: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(height, width) and scale as the photographs would have them in a square of `size`."""
+    frames = [(size, size, 1.0) if k == FILLER else _frame(source, size, k) for k in indices]
+    frames = np.array(frames, np.float64)
+    return frames[:, :2].astype(np.float32), frames[:, 2]
+
+
+def _frame(source: Source, size: int, index: int) -> tuple[int, int, float]:
+    annotation = source.annotations[index]
+    side = max(annotation.width, annotation.height)
+    height, width = (max(1, v * size // side) for v in (annotation.height, annotation.width))
+    return height, width, size / side

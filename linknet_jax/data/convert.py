@@ -1,0 +1,46 @@
+"""From one layout of files to another: `python -m linknet_jax.data convert`."""
+
+from __future__ import annotations
+
+from etils import epath
+
+from linknet_jax.data import files
+from linknet_jax.data.collection import Collection, raise_errors
+
+
+def convert(source: epath.Path, target: epath.Path, format: str, images: str = "") -> None:
+    """Reads `source` in the layout it has and writes `target` in the layout `format`.
+
+    Prints what was kept and what the target's layout cannot hold. `images` names the folders of
+    the photographs, joined by commas; they are not copied. ValueError for an unknown layout, a
+    target that is not empty, and data with errors.
+    """
+    if format not in files.FORMATS:
+        raise ValueError(f"format {format!r} must be one of {', '.join(files.FORMATS)}")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is not an empty folder; name a new one")
+    collection, _ = files.load("custom", str(source), images)
+    raise_errors(collection.findings)
+    lost = files.FORMATS[format].write(collection, target)
+    print("\n".join([*_kept(collection), *_warnings(collection, source), *_lost(lost, format)]))
+
+
+def _kept(collection: Collection) -> list[str]:
+    objects, predicates = collection.vocabulary.sizes
+    return [f"{objects - 1:,} object classes, {predicates - 1:,} predicates"] + [
+        f"{split}: {len(table):,} images, {table.box_counts.sum():,} objects, "
+        f"{table.relation_counts.sum():,} relations"
+        for split, table in collection.splits.items()
+    ]
+
+
+def _warnings(collection: Collection, source: epath.Path) -> list[str]:
+    count = len(collection.findings)
+    listed = f"python -m linknet_jax.data check {source}"
+    return [f"{count:,} warnings, which `{listed}` lists"] if count else []
+
+
+def _lost(sentences: list[str], format: str) -> list[str]:
+    if not sentences:
+        return [f"nothing was lost in the layout {format}"]
+    return [f"lost in the layout {format}: {sentence}" for sentence in sentences]

@@ -1,0 +1,87 @@
+"""Data sets that lie in files: annotations of any layout, and photographs."""
+
+from __future__ import annotations
+
+import functools
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from linknet_jax.data import splits
+from linknet_jax.data.batching import Example
+from linknet_jax.data.collection import Collection, raise_errors
+from linknet_jax.data.formats import visual_genome
+from linknet_jax.data.photographs import Photographs, photograph_name, photographs_of
+from linknet_jax.data.transforms import ImageError, load_image
+
+FORMATS = {"visual_genome": visual_genome}
+
+
+class Files:
+    """One split of a data set in files.
+
+    Attributes:
+      vocabulary: class names of the files, after the background.
+      annotations: the split's images, in the order of the files.
+      truth: None.
+    """
+
+    truth = None
+
+    def __init__(self, config: ConfigDict, split: str, pixels: bool = True):
+        """`config` is the tree's `data`; ValueError for wrong files and absent photographs."""
+        collection, self._photographs = load(config.name, config.dir, config.images)
+        raise_errors(collection.findings)
+        self.vocabulary = collection.vocabulary
+        self.annotations = splits.choose(collection, split, config)
+        self._size = config.image_size
+        if pixels:
+            self._check_present()
+
+    def example(self, index: int, flip: bool = False) -> Example:
+        """Pixels, (height, width) that they cover, scale; see `transforms.load_image`.
+
+        ImageError where the photograph is gone, unreadable or of another shape than annotated.
+        """
+        annotation = self.annotations[index]
+        name = photograph_name(annotation)
+        path = self._photographs.find(name)
+        if path is None:
+            raise ImageError(_missing([name], 1, self._photographs))
+        pixels, valid, scale = load_image(path, self._size, flip)
+        return pixels, valid, scale
+
+    def _check_present(self) -> None:
+        names = map(photograph_name, self.annotations)
+        missing = [name for name in names if self._photographs.find(name) is None]
+        if missing:
+            raise ValueError(_missing(missing, len(self.annotations), self._photographs))
+
+
+@functools.lru_cache(maxsize=2)
+def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photographs]:
+    """The files of a folder and where its photographs are; read once for all splits.
+
+    `name` is a layout of FORMATS, or custom to recognise it.
+    """
+    if not folder:
+        raise ValueError(f"data.name={name} needs a folder of files: set --config.data.dir=FOLDER")
+    path = epath.Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"data.dir={folder!r} is no folder; set --config.data.dir=FOLDER")
+    photographs = photographs_of(path, images)
+    layout = detect(path) if name == "custom" else name
+    return FORMATS[layout].read(path, photographs), photographs
+
+
+def detect(folder: epath.Path) -> str:
+    """Which layout a folder has; ValueError where it has none."""
+    return "visual_genome"
+
+
+def _missing(names: list[str], total: int, photographs: Photographs) -> str:
+    return (
+        f"{len(names)} of {total} photographs are missing, the first is {names[0]!r}; searched in "
+        f"{photographs}: set --config.data.images=FOLDER,FOLDER or train without pixels "
+        "(--config.model.visual=False)"
+    )

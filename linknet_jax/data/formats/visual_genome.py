@@ -1,0 +1,294 @@
+"""The layout of VG150: VG-SGG.h5, VG-SGG-dicts.json and image_data.json (Xu et al. 2017).
+
+Also other class counts, string ids, float boxes, missing boxes_512 and additional attributes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import h5py
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int
+
+from linknet_jax.data.collection import (
+    BACKGROUND,
+    SPLITS,
+    AnnotationTable,
+    Collection,
+    Finding,
+    compact,
+    runs,
+    starts,
+)
+from linknet_jax.data.inspection import inspect
+from linknet_jax.data.photographs import Photographs
+from linknet_jax.types import Vocabulary
+
+H5 = ("VG-SGG.h5", "VG-SGG-with-attri.h5")
+DICTS = ("VG-SGG-dicts.json", "VG-SGG-dicts-with-attri.json")
+IMAGES = "image_data.json"
+WITHOUT_ROW = {1592, 1722, 4616, 4617}  # in the official image_data.json, not in its h5
+EXACT = "boxes_xyxy"  # of `write`: float64 pixels, where the integers would round
+RANGES = ("img_to_first_box", "img_to_last_box", "img_to_first_rel", "img_to_last_rel")
+NEEDED = (*RANGES, "labels", "predicates", "relationships", "split")
+
+
+def decode(boxes: np.ndarray) -> Float[np.ndarray, "n 4"]:
+    """Stored (cx, cy, w, h) to xyxy; whole numbers are truncated as peers do (METHOD 4.2)."""
+    boxes = np.asarray(boxes).reshape(-1, 4)
+    low = boxes[:, :2] - boxes[:, 2:] / 2
+    if np.issubdtype(boxes.dtype, np.integer):
+        low = np.trunc(low)
+    return np.concatenate([low, low + boxes[:, 2:]], axis=1).astype(np.float64)
+
+
+def encode(
+    boxes: Float[np.ndarray, "n 4"], sides: Int[np.ndarray, "n"], frame: int
+) -> Int[np.ndarray, "n 4"]:
+    """xyxy pixels of images with these longer sides to what `decode` gives back where it can."""
+    scaled = np.nan_to_num(boxes) * (frame / sides)[:, None]
+    low = np.clip(np.floor(scaled[:, :2] + 1e-6), 0, frame - 1)
+    size = np.ceil(scaled[:, 2:] - scaled[:, :2] - 1e-6)
+    size = np.clip(size, 1, frame - low)
+    half = np.where(low > 0, np.ceil(size / 2), np.floor(size / 2))
+    return np.concatenate([low + half, size], axis=1).astype(np.int32)
+
+
+def read(folder: epath.Path, photographs: Photographs) -> Collection:
+    """Every image of the files; split 0 is train, 1 val, 2 test.
+
+    ValueError where a file is missing, damaged or inconsistent as a whole.
+    """
+    del photographs  # sizes are in image_data.json
+    h5_path, dicts_path = (_existing(folder, names) for names in (H5, DICTS))
+    vocabulary, images = _vocabulary(dicts_path), _json(folder / IMAGES, list)
+    arrays = _arrays(h5_path)
+    images = _images(images, len(arrays["split"]), folder / IMAGES)
+    findings = [Finding("error", str(folder / IMAGES), w, m) for w, m in _image_problems(images)]
+    if findings:
+        return Collection(vocabulary, {}, findings)
+    table, wrong = _table(arrays, images)
+    problems = [(row, f"{text} in {h5_path.name}") for row, text in wrong]
+    findings = [
+        Finding("error", str(h5_path), f"image {images[row]['image_id']!r}, row {row}", message)
+        for row, message in problems
+    ]
+    table = table.select(np.setdiff1d(table.rows, [row for row, _ in wrong]))
+    split = arrays["split"][table.rows]
+    table, found = inspect(table, vocabulary, str(h5_path))
+    kept = split[np.isin(np.arange(len(split)), table.rows)]
+    splits = {name: table.select(np.flatnonzero(kept == k)) for k, name in enumerate(SPLITS)}
+    return Collection(vocabulary, {k: t for k, t in splits.items() if len(t)}, findings + found)
+
+
+def write(collection: Collection, folder: epath.Path) -> list[str]:
+    """Stores the three files; nothing is lost, as float64 boxes go in where integers round."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {k: compact(t) for k, t in collection.splits.items()}
+    images = [_image(t, row) for t in tables.values() for row in range(len(t))]
+    (folder / IMAGES).write_text(json.dumps(images))
+    (folder / DICTS[0]).write_text(json.dumps(_dicts(collection.vocabulary, tables)))
+    with (folder / H5[0]).open("wb") as file, h5py.File(file, "w") as h5:
+        for name, values in _stored(tables).items():
+            h5.create_dataset(name, data=values, compression="gzip")
+    return []
+
+
+def _existing(folder: epath.Path, names: tuple[str, ...]) -> epath.Path:
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise ValueError(
+        f"{folder}: no {' or '.join(names)}; a folder of this layout holds {H5[0]}, {DICTS[0]} "
+        f"and {IMAGES}: set --config.data.dir=FOLDER"
+    )
+
+
+def _json(path: epath.Path, kind: type) -> Any:
+    if not path.exists():
+        raise ValueError(f"{path} is missing; a folder of this layout holds it beside {H5[0]}")
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}; copy it again") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} must hold a JSON {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _vocabulary(path: epath.Path) -> Vocabulary:
+    tables = _json(path, dict)
+    return Vocabulary(*(_names(tables, key, path) for key in ("label", "predicate")))
+
+
+def _names(tables: dict, key: str, path: epath.Path) -> tuple[str, ...]:
+    """Names in the order of their indices, which must be 1 .. C without a gap."""
+    index = tables.get(f"{key}_to_idx")
+    if not isinstance(index, dict) or not all(type(v) is int for v in index.values()):
+        raise ValueError(f"{path}: {key}_to_idx must map names to integers, got {index!r:.80}")
+    names = {v: name for name, v in index.items() if v != 0}  # some files list the background
+    if sorted(names) != list(range(1, len(names) + 1)) or len(names) < len(index) - 1:
+        raise ValueError(
+            f"{path}: {key}_to_idx must number its names 1 .. {len(index)} without gap or "
+            f"repetition, got {sorted(index.values())[:10]} ..."
+        )
+    back = {int(k): v for k, v in tables.get(f"idx_to_{key}", {}).items() if k != "0"}
+    if back and back != names:
+        wrong = sorted(k for k in back.keys() | names.keys() if back.get(k) != names.get(k))
+        raise ValueError(
+            f"{path}: {key}_to_idx and idx_to_{key} disagree on index {wrong[0]}: "
+            f"{names.get(wrong[0])!r} and {back.get(wrong[0])!r}; take both from one release"
+        )
+    return (BACKGROUND, *(names[k] for k in sorted(names)))
+
+
+def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
+    """The datasets of the h5 by name, boxes as `boxes` in the frame `frame`; None = pixels."""
+    try:
+        with path.open("rb") as file, h5py.File(file, "r") as h5:
+            boxes = next((k for k in (EXACT, "boxes_1024", "boxes_512") if k in h5), None)
+            missing = [name for name in NEEDED if name not in h5]
+            if missing or boxes is None:
+                missing += ["boxes_1024"] * (boxes is None)
+                raise ValueError(f"{path}: no dataset {', '.join(missing)}; has {', '.join(h5)}")
+            arrays = {name: h5[name][...] for name in NEEDED}
+            arrays |= {"boxes": h5[boxes][...], "frame": np.array(int(boxes[6:].lstrip("xy") or 0))}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is no complete HDF5 file: {error}; copy it again") from error
+    _check_arrays(arrays, path)
+    return arrays
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], path: epath.Path) -> None:
+    """ValueError where lengths or types disagree, which would shift every later image."""
+    boxes, relations = len(arrays["boxes"]), len(arrays["relationships"])
+    expected = {"boxes": (boxes, 4), "labels": (boxes, 1), "relationships": (relations, 2)}
+    expected |= {"predicates": (relations, 1)}
+    expected |= {name: (len(arrays["split"]), 1) for name in (*RANGES, "split")}
+    for name, shape in expected.items():
+        array = arrays[name]
+        if array.size != np.prod(shape) or len(array) != shape[0]:
+            raise ValueError(f"{path}: {name} has shape {list(array.shape)}, expected {shape}")
+        numbers = (np.integer, np.floating) if name == "boxes" else (np.integer,)
+        if not any(np.issubdtype(array.dtype, kind) for kind in numbers):
+            raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected integers")
+        arrays[name] = array.reshape(shape if shape[1] > 1 else shape[0])
+    unknown = np.setdiff1d(arrays["split"], range(len(SPLITS)))
+    if len(unknown):
+        raise ValueError(f"{path}: split has {unknown.tolist()}; 0 is train, 1 val, 2 test")
+
+
+def _images(images: list, count: int, path: epath.Path) -> list:
+    """The entries that belong to the rows of the h5, one for one."""
+    if len(images) == count + len(WITHOUT_ROW):
+        images = [x for x in images if not _without_row(x)]
+    if len(images) != count:
+        raise ValueError(
+            f"{path} has {len(images)} images, but the h5 has {count} rows: every annotation "
+            "would be shifted; take both files from one release"
+        )
+    return images
+
+
+def _without_row(image: Any) -> bool:
+    return isinstance(image, dict) and image.get("image_id") in WITHOUT_ROW
+
+
+def _image_problems(images: list) -> list[tuple[str, str]]:
+    """(where, what) of entries that lack an id or a size."""
+    problems = []
+    for row, image in enumerate(images):
+        image = image if isinstance(image, dict) else {}
+        values = [image.get(key) for key in ("image_id", "width", "height")]
+        kinds = [type(v) for v in values]
+        if kinds[0] not in (int, str) or kinds[1:] != [int, int]:
+            problems.append((f"entry {row}", f"image_id, width, height are {values}"))
+    return problems
+
+
+def _table(arrays: dict, images: list) -> tuple[AnnotationTable, list[tuple[int, str]]]:
+    """The packed annotations of all rows, and (row, what) of those whose ranges are wrong."""
+    boxes, relations = arrays["boxes"], arrays["relationships"]
+    first_box, box_counts, bad_boxes = _ranges(arrays, "box", len(boxes))
+    first_rel, rel_counts, bad_rels = _ranges(arrays, "rel", len(relations))
+    wrong = [(int(r), f"the range of its {what} lies outside the file")
+             for what, rows in (("boxes", bad_boxes), ("relations", bad_rels)) for r in rows]  # fmt: skip
+    sizes = np.array([(x["width"], x["height"]) for x in images], np.int32).reshape(-1, 2)
+    box_rows, rel_rows = runs(first_box, box_counts), runs(first_rel, rel_counts)
+    if arrays["frame"]:
+        scale = sizes.max(axis=1).repeat(box_counts)[:, None] / float(arrays["frame"])
+        pixels = decode(boxes[box_rows]) * scale
+    else:
+        pixels = np.asarray(boxes[box_rows], np.float64)
+    local = relations[rel_rows] - first_box.repeat(rel_counts)[:, None]
+    table = AnnotationTable(
+        image_ids=[x["image_id"] for x in images],
+        file_names=[x.get("file_name", "") for x in images],
+        sizes=sizes,
+        boxes=pixels,
+        labels=arrays["labels"][box_rows].astype(np.int32),
+        box_start=starts(box_counts),
+        relations=np.column_stack([local, arrays["predicates"][rel_rows]]).astype(np.int32),
+        relation_start=starts(rel_counts),
+        rows=np.arange(len(images)),
+    )
+    return table, wrong
+
+
+def _ranges(arrays: dict, kind: str, total: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(first, count, rows that are wrong) of every image's boxes or relations; -1 is none."""
+    first, last = (arrays[f"img_to_{end}_{kind}"].astype(np.int64) for end in ("first", "last"))
+    absent = (first < 0) & (last < 0)
+    wrong = ~absent & ((first < 0) | (last < first) | (last >= total))
+    counts = np.where(absent | wrong, 0, last - first + 1)
+    return np.where(counts > 0, first, 0), counts, np.flatnonzero(wrong)
+
+
+def _image(table: AnnotationTable, row: int) -> dict:
+    width, height = map(int, table.sizes[row])
+    name = table.file_names[row]
+    return {"image_id": table.image_ids[row], "width": width, "height": height} | (
+        {"file_name": name} if name else {}
+    )
+
+
+def _dicts(vocabulary: Vocabulary, tables: dict[str, AnnotationTable]) -> dict:
+    result = {}
+    for key, names, values in (
+        ("label", vocabulary.objects, [t.labels for t in tables.values()]),
+        ("predicate", vocabulary.predicates, [t.relations[:, 2] for t in tables.values()]),
+    ):
+        counts = np.bincount(np.concatenate([[0], *values]), minlength=len(names))
+        result[f"{key}_to_idx"] = {name: k for k, name in enumerate(names) if k}
+        result[f"idx_to_{key}"] = {str(k): name for k, name in enumerate(names) if k}
+        count = {name: int(counts[k]) for k, name in enumerate(names) if k}
+        result["object_count" if key == "label" else "predicate_count"] = count
+    return result
+
+
+def _stored(tables: dict[str, AnnotationTable]) -> dict[str, np.ndarray]:
+    """The datasets of the h5, the splits one after the other."""
+    ordered = list(tables.values())
+    box_counts = np.concatenate([t.box_counts for t in ordered])
+    rel_counts = np.concatenate([t.relation_counts for t in ordered])
+    boxes = np.concatenate([t.boxes for t in ordered])
+    relations = np.concatenate([t.relations for t in ordered])
+    sides = np.concatenate([t.sizes for t in ordered]).max(axis=1).repeat(box_counts)
+    first_box, first_rel = starts(box_counts)[:-1], starts(rel_counts)[:-1]
+    result = {f"boxes_{frame}": encode(boxes, sides, frame) for frame in (512, 1024)}
+    back = decode(result["boxes_1024"]) * (sides / 1024.0)[:, None]
+    if not np.array_equal(back, boxes):
+        result[EXACT] = boxes
+    return result | {
+        "labels": np.concatenate([t.labels for t in ordered])[:, None],
+        "predicates": relations[:, 2:],
+        "relationships": (relations[:, :2] + first_box.repeat(rel_counts)[:, None]).astype(np.int32),
+        "split": np.repeat([SPLITS.index(k) for k in tables], [len(t) for t in ordered]),
+        "img_to_first_box": np.where(box_counts > 0, first_box, -1).astype(np.int32),
+        "img_to_last_box": np.where(box_counts > 0, first_box + box_counts - 1, -1).astype(np.int32),
+        "img_to_first_rel": np.where(rel_counts > 0, first_rel, -1).astype(np.int32),
+        "img_to_last_rel": np.where(rel_counts > 0, first_rel + rel_counts - 1, -1).astype(np.int32),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""TensorFlow Datasets: the builder `visual_genome_sgg` and training from what it prepared."""
