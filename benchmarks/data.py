@@ -101,7 +101,10 @@ def tf_data(paths: list[str], config: ConfigDict) -> dict[str, Callable[[], np.n
 
 
 def pillow(paths: list[str], config: ConfigDict) -> dict[str, Callable[[], np.ndarray]]:
-    """Pillow alone, as neural-motifs does: decode, pad to a square, resize."""
+    """Pillow alone, as neural-motifs does: decode, pad to a square, resize.
+
+    It profits from the memory that our transforms make Pillow keep.
+    """
 
     def load(path: str) -> np.ndarray:
         with Image.open(path) as image:

@@ -77,7 +77,13 @@ def test_sections_in_any_order(tmp_path, order):
 
 @pytest.mark.parametrize(
     ("ids", "background"),
-    [((0, 1), ""), ((1, 2), ""), ((90, 17), ""), ((1, 2), "__background__"), ((2, 1), "background")],
+    [
+        ((0, 1), ""),
+        ((1, 2), ""),
+        ((90, 17), ""),
+        ((1, 2), "__background__"),
+        ((2, 1), "background"),
+    ],
 )
 def test_class_ids(tmp_path, ids, background):
     extra = [{"id": 0, "name": background}] * bool(background)

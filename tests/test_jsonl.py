@@ -223,3 +223,11 @@ def test_vocabulary_that_is_none(tmp_path):
         (tmp_path / "vocabulary.json").write_text(text)
         with pytest.raises(ValueError, match=r"vocabulary\.json"):
             load(tmp_path)
+
+
+def test_names_in_plain_utf8_after_a_byte_order_mark(tmp_path):
+    line = json.dumps(record(objects=[{"box": [0, 0, 1, 1], "label": "日本"}], relations=[]),
+                      ensure_ascii=False)  # fmt: skip
+    (tmp_path / "train.jsonl").write_bytes(f"\ufeff{line}\r\n".encode())
+    result = load(tmp_path)
+    assert result.findings == [] and result.vocabulary.objects == ("__background__", "日本")

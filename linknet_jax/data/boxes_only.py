@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import FILLER, Draw, Source, make_batch
-from linknet_jax.types import Batch
+from linknet_jax.data.transforms import covered
+from linknet_jax.types import Annotation, Batch
 
 
 def batches(
@@ -23,13 +24,10 @@ def batches(
 
 def _frames(source: Source, size: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(height, width) and scale as the photographs would have them in a square of `size`."""
-    frames = [(size, size, 1.0) if k == FILLER else _frame(source, size, k) for k in indices]
-    frames = np.array(frames, np.float64)
-    return frames[:, :2].astype(np.float32), frames[:, 2]
+    images = [(size, size) if k == FILLER else _size(source.annotations[k]) for k in indices]
+    sizes, scales = zip(*(covered(*image, size) for image in images), strict=True)
+    return np.array(sizes), np.array(scales)
 
 
-def _frame(source: Source, size: int, index: int) -> tuple[int, int, float]:
-    annotation = source.annotations[index]
-    side = max(annotation.width, annotation.height)
-    height, width = (max(1, v * size // side) for v in (annotation.height, annotation.width))
-    return height, width, size / side
+def _size(annotation: Annotation) -> tuple[int, int]:
+    return annotation.width, annotation.height

@@ -176,11 +176,14 @@ class Collection:
       splits: train, val and test as the files have them, in the order of the files; a split that
         the files do not have is absent.
       findings: what is wrong with the files; images of errors are left out of the splits.
+      relative: boxes are stored as parts of the image, so that they fit a photograph whose size is
+        not the stated one.
     """
 
     vocabulary: Vocabulary
     splits: dict[str, AnnotationTable]
     findings: list[Finding] = dataclasses.field(default_factory=list)
+    relative: bool = False
 
 
 def raise_errors(findings: Sequence[Finding]) -> None:

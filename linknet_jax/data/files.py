@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 from linknet_jax.data import splits
 from linknet_jax.data.batching import Example
 from linknet_jax.data.collection import Collection, raise_errors
-from linknet_jax.data.formats import visual_genome
+from linknet_jax.data.formats import coco, jsonl, visual_genome, vrd
 from linknet_jax.data.photographs import Photographs, photograph_name, photographs_of
-from linknet_jax.data.transforms import ImageError, load_image
+from linknet_jax.data.transforms import ImageError, covered, load_image
+from linknet_jax.types import Annotation
 
-FORMATS = {"visual_genome": visual_genome}
+# In the order in which `detect` asks them: VRD's file names look like COCO's.
+FORMATS = {"visual_genome": visual_genome, "vrd": vrd, "coco": coco, "jsonl": jsonl}
 
 
 class Files:
@@ -32,7 +34,7 @@ class Files:
         """`config` is the tree's `data`; ValueError for wrong files and absent photographs."""
         collection, self._photographs = load(config.name, config.dir, config.images)
         raise_errors(collection.findings)
-        self.vocabulary = collection.vocabulary
+        self.vocabulary, self._relative = collection.vocabulary, collection.relative
         self.annotations = splits.choose(collection, split, config)
         self._size = config.image_size
         if pixels:
@@ -48,8 +50,7 @@ class Files:
         path = self._photographs.find(name)
         if path is None:
             raise ImageError(_missing([name], 1, self._photographs))
-        pixels, valid, scale = load_image(path, self._size, flip)
-        return pixels, valid, scale
+        return fit(load_image(path, self._size, flip), annotation, self._size, self._relative)
 
     def _check_present(self) -> None:
         names = map(photograph_name, self.annotations)
@@ -76,7 +77,28 @@ def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photogra
 
 def detect(folder: epath.Path) -> str:
     """Which layout a folder has; ValueError where it has none."""
-    return "visual_genome"
+    for name, layout in FORMATS.items():
+        if layout.recognises(folder):
+            return name
+    raise ValueError(
+        f"{folder}: no data set of a known layout ({', '.join(FORMATS)}); docs/data.md says which "
+        "files each of them has"
+    )
+
+
+def fit(loaded: Example, annotation: Annotation, size: int, relative: bool) -> Example:
+    """The example with the annotation's scale; ImageError where the photograph is another one.
+
+    Boxes that are `relative` fit whatever size the photograph has.
+    """
+    pixels, valid, scale = loaded
+    stated, stated_scale = covered(annotation.width, annotation.height, size)
+    if not relative and (scale != stated_scale or (valid != stated).any()):
+        raise ImageError(
+            f"image {annotation.image_id!r} is not of {annotation.width} x {annotation.height} "
+            "pixels, for which its boxes are annotated; take the photograph of that size, upright"
+        )
+    return pixels, valid, stated_scale
 
 
 def _missing(names: list[str], total: int, photographs: Photographs) -> str:

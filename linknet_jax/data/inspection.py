@@ -13,22 +13,24 @@ TOLERANCE = 1.0  # pixels that a box may reach outside its image without mention
 
 
 def inspect(
-    table: AnnotationTable, vocabulary: Vocabulary, file: str
+    table: AnnotationTable, vocabulary: Vocabulary, file: str, outside: str = "error"
 ) -> tuple[AnnotationTable, list[Finding]]:
     """The images without errors, and what was found; `file` is where they come from.
 
-    Errors: a repeated image id, an image without area, boxes that are not finite, empty or
-    entirely outside, classes outside the vocabulary, relations of boxes that do not exist.
-    Warnings: boxes that reach outside, repeated relations, relations of a box with itself.
+    Errors: a repeated image id, an image without area, boxes that are not finite or empty, classes
+    outside the vocabulary, relations of boxes that do not exist. Warnings: boxes that reach
+    outside, repeated relations, relations of a box with itself. A box entirely outside is what
+    `outside` says, error or warning.
     """
     table = compact(table)
-    errors, warnings = list(_errors(table, vocabulary)), []
+    found = {"error": list(_errors(table, vocabulary)), "warning": []}
+    found[outside] += _boxes_outside(table)
     bad = np.zeros(len(table), bool)
-    bad[[row for row, _ in errors]] = True
-    warnings = [(row, message) for row, message in _warnings(table) if not bad[row]]
+    bad[[row for row, _ in found["error"]]] = True
+    found["warning"] += [(row, message) for row, message in _warnings(table) if not bad[row]]
     findings = [
         Finding(severity, file, f"image {table.image_ids[row]!r}", message)
-        for severity, rows in (("error", errors), ("warning", warnings))
+        for severity, rows in found.items()
         for row, message in rows
     ]
     return table.select(np.flatnonzero(~bad)), findings
@@ -47,23 +49,31 @@ def _errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[in
 
 
 def _box_errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:
-    boxes, limits = table.boxes, table.sizes[table.box_images]
+    boxes, classes = table.boxes, vocabulary.sizes[0]
     finite = np.isfinite(boxes).all(axis=1)
     empty = finite & (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
-    outside = (boxes[:, :2] >= limits).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
-    classes = vocabulary.sizes[0]
-    rules = (
+    for wrong, rule in (
         (~finite, "must be finite numbers"),
         (empty, "is empty: x2 must be above x1 and y2 above y1"),
-        (finite & ~empty & outside, "lies outside the image of {0} x {1} pixels"),
-    )
-    for wrong, rule in rules:
+    ):
         for k in np.flatnonzero(wrong):
             name = f"object {_place(table, k)}, box {boxes[k].tolist()}"
-            yield table.box_images[k], f"{name} {rule.format(*limits[k])}"
+            yield table.box_images[k], f"{name} {rule}"
     for k in np.flatnonzero((table.labels < 1) | (table.labels >= classes)):
         message = f"object {_place(table, k)}, class {table.labels[k]} must be 1 .. {classes - 1}"
         yield table.box_images[k], message
+
+
+def _boxes_outside(table: AnnotationTable) -> Iterator[tuple[int, str]]:
+    boxes, limits = table.boxes, table.sizes[table.box_images]
+    for k in np.flatnonzero((boxes[:, :2] >= limits).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)):
+        yield (
+            table.box_images[k],
+            (
+                f"object {_place(table, k)}, box {boxes[k].tolist()} lies outside the image of "
+                f"{limits[k, 0]} x {limits[k, 1]} pixels"
+            ),
+        )
 
 
 def _relation_errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:

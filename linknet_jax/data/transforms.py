@@ -74,8 +74,14 @@ def resize_and_pad(
     if flip:  # here, as a reversed array is slow to copy
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     resized = _resize(picture, side, size)
+    return np.asarray(resized), *covered(width, height, size)
+
+
+def covered(width: int, height: int, size: int) -> tuple[Float[np.ndarray, "2"], float]:
+    """What a photograph becomes in a square of `size`: its (height, width) there, and the scale."""
+    side = max(width, height)
     valid = [max(1, length * size // side) for length in (height, width)]
-    return np.asarray(resized), np.array(valid, np.float32), size / side
+    return np.array(valid, np.float32), size / side
 
 
 def _resize(image: Image.Image, side: int, size: int) -> Image.Image:

@@ -1,1 +1,1 @@
-"""One file per layout on disk: `read(folder, photographs)` gives a Collection, `write` stores one."""
+"""One file a layout on disk: `read(folder, photographs)` gives a Collection, `write` stores one."""

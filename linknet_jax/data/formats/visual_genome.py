@@ -64,7 +64,7 @@ def read(folder: epath.Path, photographs: Photographs) -> Collection:
     """
     del photographs  # sizes are in image_data.json
     h5_path, dicts_path = (_existing(folder, names) for names in (H5, DICTS))
-    vocabulary, images = _vocabulary(dicts_path), _json(folder / IMAGES, list)
+    vocabulary, images = read_vocabulary(dicts_path), _json(folder / IMAGES, list)
     arrays = _arrays(h5_path)
     images = _images(images, len(arrays["split"]), folder / IMAGES)
     findings = [Finding("error", str(folder / IMAGES), w, m) for w, m in _image_problems(images)]
@@ -78,10 +78,17 @@ def read(folder: epath.Path, photographs: Photographs) -> Collection:
     ]
     table = table.select(np.setdiff1d(table.rows, [row for row, _ in wrong]))
     split = arrays["split"][table.rows]
-    table, found = inspect(table, vocabulary, str(h5_path))
+    # Its boxes were cut to the square around the image, so that some miss the image itself.
+    table, found = inspect(table, vocabulary, str(h5_path), outside="warning")
     kept = split[np.isin(np.arange(len(split)), table.rows)]
     splits = {name: table.select(np.flatnonzero(kept == k)) for k, name in enumerate(SPLITS)}
-    return Collection(vocabulary, {k: t for k, t in splits.items() if len(t)}, findings + found)
+    splits = {k: t for k, t in splits.items() if len(t)}
+    return Collection(vocabulary, splits, findings + found, relative=bool(arrays["frame"]))
+
+
+def recognises(folder: epath.Path) -> bool:
+    """Whether the folder has an h5 of this layout."""
+    return any((folder / name).exists() for name in H5)
 
 
 def write(collection: Collection, folder: epath.Path) -> list[str]:
@@ -119,7 +126,8 @@ def _json(path: epath.Path, kind: type) -> Any:
     return value
 
 
-def _vocabulary(path: epath.Path) -> Vocabulary:
+def read_vocabulary(path: epath.Path) -> Vocabulary:
+    """The classes of a VG-SGG-dicts.json; ValueError where its numbers have gaps or disagree."""
     tables = _json(path, dict)
     return Vocabulary(*(_names(tables, key, path) for key in ("label", "predicate")))
 
@@ -214,8 +222,11 @@ def _table(arrays: dict, images: list) -> tuple[AnnotationTable, list[tuple[int,
     boxes, relations = arrays["boxes"], arrays["relationships"]
     first_box, box_counts, bad_boxes = _ranges(arrays, "box", len(boxes))
     first_rel, rel_counts, bad_rels = _ranges(arrays, "rel", len(relations))
-    wrong = [(int(r), f"the range of its {what} lies outside the file")
-             for what, rows in (("boxes", bad_boxes), ("relations", bad_rels)) for r in rows]  # fmt: skip
+    wrong = [
+        (int(row), f"the range of its {what} lies outside the file")
+        for what, rows in (("boxes", bad_boxes), ("relations", bad_rels))
+        for row in rows
+    ]
     sizes = np.array([(x["width"], x["height"]) for x in images], np.int32).reshape(-1, 2)
     box_rows, rel_rows = runs(first_box, box_counts), runs(first_rel, rel_counts)
     if arrays["frame"]:
@@ -285,10 +296,17 @@ def _stored(tables: dict[str, AnnotationTable]) -> dict[str, np.ndarray]:
     return result | {
         "labels": np.concatenate([t.labels for t in ordered])[:, None],
         "predicates": relations[:, 2:],
-        "relationships": (relations[:, :2] + first_box.repeat(rel_counts)[:, None]).astype(np.int32),
+        "relationships": np.int32(relations[:, :2] + first_box.repeat(rel_counts)[:, None]),
         "split": np.repeat([SPLITS.index(k) for k in tables], [len(t) for t in ordered]),
-        "img_to_first_box": np.where(box_counts > 0, first_box, -1).astype(np.int32),
-        "img_to_last_box": np.where(box_counts > 0, first_box + box_counts - 1, -1).astype(np.int32),
-        "img_to_first_rel": np.where(rel_counts > 0, first_rel, -1).astype(np.int32),
-        "img_to_last_rel": np.where(rel_counts > 0, first_rel + rel_counts - 1, -1).astype(np.int32),
-    }  # fmt: skip
+        **_ends("box", first_box, box_counts),
+        **_ends("rel", first_rel, rel_counts),
+    }
+
+
+def _ends(kind: str, first: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """First and last row of every image, -1 where it has none."""
+    last = np.where(counts > 0, first + counts - 1, -1)
+    return {
+        f"img_to_first_{kind}": np.where(counts > 0, first, -1).astype(np.int32),
+        f"img_to_last_{kind}": last.astype(np.int32),
+    }

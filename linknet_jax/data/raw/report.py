@@ -7,9 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-import numpy as np
-from jaxtyping import Int
-
 from linknet_jax.data.collection import AnnotationTable
 
 VAL_IMAGES = 5000
@@ -79,10 +76,10 @@ def describe_splits(report: Report, train: AnnotationTable, test: AnnotationTabl
     report.fingerprints = {name: fingerprint(ids) for name, ids in parts.items()}
 
 
-def fingerprint(image_ids: Iterable[int]) -> str:
+def fingerprint(image_ids: Iterable[int | str]) -> str:
     """SHA-256 of the ids in decimal, each followed by a line feed."""
     return hashlib.sha256("".join(f"{i}\n" for i in image_ids).encode()).hexdigest()
 
 
-def _related(table: AnnotationTable) -> Int[np.ndarray, "k"]:
-    return np.array(table.image_ids, np.int64)[table.rows][table.relation_counts > 0]
+def _related(table: AnnotationTable) -> list[int | str]:
+    return [table.image_ids[row] for row in table.rows[table.relation_counts > 0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from linknet_jax.data import splits
 from linknet_jax.data.batching import Example
-from linknet_jax.data.collection import SPLITS, Collection, pack, raise_errors
+from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, pack, raise_errors
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.tfds.shards import open_shards
 from linknet_jax.data.transforms import ImageError, load_image
@@ -61,7 +61,7 @@ class Prepared:
 
     folder: str
     collection: Collection
-    shards: dict[str, Sequence[bytes]]
+    shards: dict[str, Iterable[bytes]]
     places: dict[int | str, tuple[str, int]]
 
     def photograph(self, image_id: int | str) -> bytes:
@@ -81,7 +81,7 @@ def load(folder: str) -> Prepared:
     shards = {k: open_shards(builder, k) for k in SPLITS if k in builder.info.splits}
     tables, findings, places = {}, [], {}
     for split, records in shards.items():
-        table = pack(map(_annotation, records))
+        table = _table(records, f"{folder}, {split}", builder.info.splits[split].num_examples)
         places |= {image_id: (split, number) for number, image_id in enumerate(table.image_ids)}
         tables[split], found = inspect(table, vocabulary, f"{folder}, {split}")
         findings += found
@@ -97,6 +97,19 @@ def _builder(folder: str) -> tfds.core.DatasetBuilder:
             f"data.dir={folder!r} is no prepared folder of TensorFlow Datasets ({error}): it is "
             "DATA_DIR/visual_genome_sgg/CONFIG/VERSION, where dataset_info.json lies"
         ) from error
+
+
+def _table(records: Iterable[bytes], place: str, count: int) -> AnnotationTable:
+    try:
+        table = pack(map(_annotation, records))
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"{place}: {error}; build or copy the folder again") from error
+    if len(table) != count:
+        raise ValueError(
+            f"{place}: {len(table)} examples, but dataset_info.json says {count}; build or copy "
+            "the folder again"
+        )
+    return table
 
 
 def _annotation(record: bytes) -> Annotation:

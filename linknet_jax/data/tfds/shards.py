@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,7 +23,8 @@ RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 def open_shards(builder: tfds.core.DatasetBuilder, split: str) -> Iterable[bytes]:
     """The serialized examples of a split: iterated once, they can then be had by number too.
 
-    ValueError for another file format.
+    ValueError for another file format; reading raises ValueError (TFRecord) or RuntimeError (array
+    record) where a file is missing or damaged.
     """
     kind, formats = builder.info.file_format, tfds.core.FileFormat
     if kind is formats.ARRAY_RECORD:
@@ -51,7 +53,7 @@ class TfRecords:
         index = []
         for shard, path in enumerate(self._paths):
             offset = 0
-            for record in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
+            for record in _stream(path):
                 index.append((shard, offset + HEADER, len(record)))
                 offset += HEADER + len(record) + FOOTER
                 yield record
@@ -62,3 +64,11 @@ class TfRecords:
         with self._paths[shard].open("rb") as file:
             file.seek(offset)
             return file.read(length)
+
+
+def _stream(path: epath.Path) -> Iterator[bytes]:
+    try:
+        yield from tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator()
+    except tf.errors.OpError as error:
+        reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
+        raise ValueError(f"{path}: {reason}; build or copy the file again") from error

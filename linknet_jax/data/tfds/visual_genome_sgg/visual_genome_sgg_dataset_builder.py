@@ -3,7 +3,8 @@
     tfds build linknet_jax/data/tfds/visual_genome_sgg --config=vg150 --file_format=array_record \
         --manual_dir=FOLDER --data_dir=FOLDER
 
-The records keep the order of the h5, its splits, and the bytes of every photograph.
+The command `tfds` does not start without the packages apache_beam and mlcroissant, which neither
+this builder nor reading its records needs. The records keep the order of the h5, its splits, and the bytes of every photograph.
 """
 
 from __future__ import annotations
