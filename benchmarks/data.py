@@ -173,7 +173,8 @@ def report(count: int, results: dict[str, tuple[float, float]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    shared = os.environ.get("LINKNET_SHARED_DATA", "../shared/data")
+    shared = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    shared = os.environ.get("LINKNET_SHARED_DATA", shared)
     parser.add_argument("--dir", default=f"{shared}/vrd", help="folder that holds images/")
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=7)

@@ -52,7 +52,7 @@ def get_config(task: str, variant: str = "") -> ConfigDict:
 
 def _data() -> dict:
     return {
-        "name": "synthetic",  # synthetic | visual_genome | vrd | coco | jsonl | custom (finds out)
+        "name": "synthetic",  # or visual_genome | vrd | coco | jsonl | tfds | custom (finds out)
         "dir": "",  # folder of the data set's files; synthetic needs none
         "images": "",  # folders of its photographs, joined by commas; "" = found beside the files
         "image_size": 128,  # side of the square network input, pixels

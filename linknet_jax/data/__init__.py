@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -75,28 +76,35 @@ class Dataset:
 
 def build(config: ConfigDict, split: str) -> Dataset:
     """The data set `config.data.name`, split train, val or test; raises ValueError."""
-    if config.data.name == "synthetic":
+    name, visual = config.data.name, config.model.visual
+    if name == "synthetic":
         source = Synthetic(config.data, split)
-        loader = threads if config.model.visual else boxes_only
+    elif name == "tfds":
+        source = _tensorflow("tfds.records").Records(config.data, split)
     else:
-        source = Files(config.data, split, pixels=config.model.visual)
-        loader = _tf_data(config.data.name) if config.model.visual else boxes_only
+        source = Files(config.data, split, pixels=visual)
+    if not visual:
+        return Dataset(source, boxes_only, config.data)
+    loader = threads if name == "synthetic" else _tensorflow("pipeline")
     return Dataset(source, loader, config.data)
 
 
 def available_splits(config: ConfigDict) -> tuple[str, ...]:
     """The splits that `build` knows of this data set: train, val and mostly test."""
-    if config.data.name == "synthetic":
+    name, folder = config.data.name, config.data.dir
+    if name == "synthetic":
         return SPLITS
-    return available(load(config.data.name, config.data.dir, config.data.images)[0])
+    if name == "tfds":
+        return available(_tensorflow("tfds.records").load(folder).collection)
+    return available(load(name, folder, config.data.images)[0])
 
 
-def _tf_data(name: str) -> ModuleType:
+def _tensorflow(module: str) -> ModuleType:
+    """A module of this package that imports TensorFlow."""
     try:
-        from linknet_jax.data import pipeline
+        return importlib.import_module(f"linknet_jax.data.{module}")
     except ImportError as error:
         raise ValueError(
-            f"data.name={name} reads photographs with TensorFlow, which cannot be imported "
-            f"({error}): install tensorflow-cpu, or train on --config.data.name=synthetic"
+            f"photographs are read with TensorFlow, which cannot be imported ({error}): install "
+            "tensorflow-cpu, or train on --config.data.name=synthetic"
         ) from error
-    return pipeline

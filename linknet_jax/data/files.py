@@ -65,6 +65,9 @@ def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photogra
 
     `name` is a layout of FORMATS, or custom to recognise it.
     """
+    if name not in (*FORMATS, "custom"):
+        known = ", ".join(["synthetic", *FORMATS, "tfds", "custom"])
+        raise ValueError(f"data.name {name!r} must be one of {known}")
     if not folder:
         raise ValueError(f"data.name={name} needs a folder of files: set --config.data.dir=FOLDER")
     path = epath.Path(folder)

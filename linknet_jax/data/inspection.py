@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from jaxtyping import Bool
 
 from linknet_jax.data.collection import AnnotationTable, Finding, compact
 from linknet_jax.types import Vocabulary
 
+Found = Iterator[tuple[int, str]]  # (stored image, what is wrong with it)
 TOLERANCE = 1.0  # pixels that a box may reach outside its image without mention
 
 
@@ -36,7 +38,7 @@ def inspect(
     return table.select(np.flatnonzero(~bad)), findings
 
 
-def _errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:
+def _errors(table: AnnotationTable, vocabulary: Vocabulary) -> Found:
     first: dict = {}
     for row, image_id in enumerate(table.image_ids):
         if first.setdefault(image_id, row) != row:
@@ -48,91 +50,75 @@ def _errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[in
     yield from _relation_errors(table, vocabulary)
 
 
-def _box_errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:
-    boxes, classes = table.boxes, vocabulary.sizes[0]
+def _box_errors(table: AnnotationTable, vocabulary: Vocabulary) -> Found:
+    boxes, labels, classes = table.boxes, table.labels, vocabulary.sizes[0]
     finite = np.isfinite(boxes).all(axis=1)
     empty = finite & (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
-    for wrong, rule in (
-        (~finite, "must be finite numbers"),
-        (empty, "is empty: x2 must be above x1 and y2 above y1"),
-    ):
-        for k in np.flatnonzero(wrong):
-            name = f"object {_place(table, k)}, box {boxes[k].tolist()}"
-            yield table.box_images[k], f"{name} {rule}"
-    for k in np.flatnonzero((table.labels < 1) | (table.labels >= classes)):
-        message = f"object {_place(table, k)}, class {table.labels[k]} must be 1 .. {classes - 1}"
-        yield table.box_images[k], message
+    rule = "must be finite numbers"
+    yield from _objects(table, ~finite, lambda k: f"box {boxes[k].tolist()} {rule}")
+    remedy = "is empty: x2 must be above x1 and y2 above y1"
+    yield from _objects(table, empty, lambda k: f"box {boxes[k].tolist()} {remedy}")
+    known = (labels >= 1) & (labels < classes)
+    yield from _objects(table, ~known, lambda k: f"class {labels[k]} must be 1 .. {classes - 1}")
 
 
-def _boxes_outside(table: AnnotationTable) -> Iterator[tuple[int, str]]:
+def _boxes_outside(table: AnnotationTable) -> Found:
     boxes, limits = table.boxes, table.sizes[table.box_images]
-    for k in np.flatnonzero((boxes[:, :2] >= limits).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)):
-        yield (
-            table.box_images[k],
-            (
-                f"object {_place(table, k)}, box {boxes[k].tolist()} lies outside the image of "
-                f"{limits[k, 0]} x {limits[k, 1]} pixels"
-            ),
-        )
+    outside = (boxes[:, :2] >= limits).any(axis=1) | (boxes[:, 2:] <= 0).any(axis=1)
+    area = "lies outside the image of {} x {} pixels"
+    return _objects(
+        table, outside, lambda k: f"box {boxes[k].tolist()} {area.format(*limits[k].tolist())}"
+    )
 
 
-def _relation_errors(table: AnnotationTable, vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:
+def _relation_errors(table: AnnotationTable, vocabulary: Vocabulary) -> Found:
     ends, counts = table.relations[:, :2], table.box_counts[table.relation_images]
-    for k in np.flatnonzero((ends < 0).any(axis=1) | (ends >= counts[:, None]).any(axis=1)):
-        yield (
-            table.relation_images[k],
-            (
-                f"relation {_place(table, k, False)} joins objects {ends[k, 0]} and {ends[k, 1]}, "
-                f"but the image has {counts[k]} (counted from 0)"
-            ),
-        )
+    dangling = (ends < 0).any(axis=1) | (ends >= counts[:, None]).any(axis=1)
+    rule = "but the image has {} (counted from 0)"
+    yield from _relations(
+        table, dangling, lambda k: f"joins objects {ends[k].tolist()}, {rule.format(counts[k])}"
+    )
     classes, predicates = vocabulary.sizes[1], table.relations[:, 2]
-    for k in np.flatnonzero((predicates < 1) | (predicates >= classes)):
-        yield (
-            table.relation_images[k],
-            (
-                f"relation {_place(table, k, False)}, predicate {predicates[k]} must be "
-                f"1 .. {classes - 1}"
-            ),
-        )
+    unknown = (predicates < 1) | (predicates >= classes)
+    yield from _relations(
+        table, unknown, lambda k: f"has predicate {predicates[k]}, which must be 1 .. {classes - 1}"
+    )
 
 
-def _warnings(table: AnnotationTable) -> Iterator[tuple[int, str]]:
-    boxes, limits = table.boxes, table.sizes[table.box_images]
+def _warnings(table: AnnotationTable) -> Found:
+    boxes, limits, relations = table.boxes, table.sizes[table.box_images], table.relations
     with np.errstate(invalid="ignore"):
         beyond = np.maximum(-boxes[:, :2], boxes[:, 2:] - limits).max(axis=1, initial=0)
-    for k in np.flatnonzero(beyond > TOLERANCE):
-        yield (
-            table.box_images[k],
-            (
-                f"object {_place(table, k)} reaches {beyond[k]:.1f} pixels outside the image; "
-                "training clips it"
-            ),
-        )
-    relations = table.relations
-    for k in np.flatnonzero(relations[:, 0] == relations[:, 1]):
-        yield (
-            table.relation_images[k],
-            (
-                f"relation {_place(table, k, False)} joins object {relations[k, 0]} with itself: it "
-                "is evaluated, but no pair can learn it"
-            ),
-        )
-    rows = np.column_stack([table.relation_images, relations])
-    _, kept, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
-    for k in np.sort(kept[counts > 1]):
-        yield (
-            table.relation_images[k],
-            (
-                f"relation {_place(table, k, False)} {relations[k].tolist()} is annotated more than "
-                "once: each counts in recall"
-            ),
-        )
+    effect = "pixels outside the image; training clips it"
+    yield from _objects(
+        table, beyond > TOLERANCE, lambda k: f"box reaches {beyond[k]:.1f} {effect}"
+    )
+    effect = "with itself: it is evaluated, but no pair can learn it"
+    yield from _relations(
+        table,
+        relations[:, 0] == relations[:, 1],
+        lambda k: f"joins object {relations[k, 0]} {effect}",
+    )
+    effect = "is annotated more than once: each counts in recall"
+    yield from _relations(table, _repeated(table), lambda k: f"{relations[k].tolist()} {effect}")
 
 
-def _place(table: AnnotationTable, k: int, box: bool = True) -> int:
-    """Number of a box or a relation within its image."""
-    images, start = (table.box_images, table.box_start) if box else (
-        table.relation_images, table.relation_start
-    )  # fmt: skip
-    return int(k - start[images[k]])
+def _repeated(table: AnnotationTable) -> Bool[np.ndarray, "r"]:
+    """The first of relations that are the same in all of subject, object and predicate."""
+    rows = np.column_stack([table.relation_images, table.relations])
+    _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    repeated = np.zeros(len(rows), bool)
+    repeated[first[counts > 1]] = True
+    return repeated
+
+
+def _objects(table: AnnotationTable, wrong: np.ndarray, text: Callable[[int], str]) -> Found:
+    for k in np.flatnonzero(wrong):
+        image = table.box_images[k]
+        yield image, f"object {k - table.box_start[image]}, {text(k)}"
+
+
+def _relations(table: AnnotationTable, wrong: np.ndarray, text: Callable[[int], str]) -> Found:
+    for k in np.flatnonzero(wrong):
+        image = table.relation_images[k]
+        yield image, f"relation {k - table.relation_start[image]} {text(k)}"

@@ -52,7 +52,7 @@ def triplets(annotations: Iterable[Annotation]) -> set[tuple[int, int, int]]:
 
 
 def read_triplets(path: str, vocabulary: Vocabulary) -> set[tuple[int, int, int]]:
-    """(subject class, predicate, object class) of a JSON list of [subject, predicate, object] names.
+    """(subject class, predicate, object class) of a JSON list of such names.
 
     ValueError for a file that is none and for unknown names.
     """

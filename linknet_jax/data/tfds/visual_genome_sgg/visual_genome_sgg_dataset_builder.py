@@ -4,7 +4,8 @@
         --manual_dir=FOLDER --data_dir=FOLDER
 
 The command `tfds` does not start without the packages apache_beam and mlcroissant, which neither
-this builder nor reading its records needs. The records keep the order of the h5, its splits, and the bytes of every photograph.
+this builder nor reading its records needs. The records keep the order and the splits of the h5, and
+the bytes of every photograph.
 """
 
 from __future__ import annotations
