@@ -84,19 +84,19 @@ def tf_data(paths: list[str], config: ConfigDict) -> dict[str, Callable[[], np.n
         image = tf.cast(tf.round(image), dtype) if dtype == tf.uint8 else image / 255
         return tf.image.pad_to_bounding_box(image, 0, 0, size, size)
 
-    def run(antialias, dtype) -> np.ndarray:
+    def rival(antialias, dtype) -> Callable[[], np.ndarray]:
         options = tf.data.Options()
         options.threading.private_threadpool_size = config.threads
         options.threading.max_intra_op_parallelism = 1
         dataset = tf.data.Dataset.from_tensor_slices(paths)
         dataset = dataset.map(lambda path: load(path, antialias, dtype), config.threads)
         dataset = dataset.batch(BATCH).prefetch(config.prefetch).with_options(options)
-        return collections.deque(dataset.as_numpy_iterator(), maxlen=1)[0]
+        return lambda: collections.deque(dataset.as_numpy_iterator(), maxlen=1)[0]
 
     return {
-        RIVAL: lambda: run(True, tf.uint8),
-        "tf.data float32": lambda: run(True, tf.float32),
-        OTHER: lambda: run(False, tf.uint8),
+        RIVAL: rival(True, tf.uint8),
+        "tf.data float32": rival(True, tf.float32),
+        OTHER: rival(False, tf.uint8),
     }
 
 
@@ -176,8 +176,8 @@ def main() -> int:
     shared = pathlib.Path(__file__).parents[2] / "shared" / "data"
     shared = os.environ.get("LINKNET_SHARED_DATA", shared)
     parser.add_argument("--dir", default=f"{shared}/vrd", help="folder that holds images/")
-    parser.add_argument("--images", type=int, default=96)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--repeats", type=int, default=5)
     flags = parser.parse_args()
     folder = pathlib.Path(flags.dir, "images")
     paths = sorted(map(str, folder.glob("*.jpg")))[: flags.images // BATCH * BATCH]
