@@ -61,6 +61,7 @@ DATASETS = {
     },
     "vrd": {
         "data.name": "vrd",
+        "data.val_images": 0,  # the layout has no validation split: the first tenth of train
         "data.image_size": 128,
         "data.max_objects": 24,
         "model.dropout": 0.5,  # 590 photographs: overfitted after a few epochs
@@ -68,6 +69,17 @@ DATASETS = {
         "train.eval_every": 50,
         "checkpoint.every": 50,
         "train.warmup": 30,
+        "eval.metric": "R@50",
+        "eval.batch_size": 24,
+    },
+    # Files of an unknown size in any layout: --config.data.dir says where.
+    "custom": {
+        "data.name": "custom",
+        "data.val_images": 0,  # the files' own validation split, else a tenth of train
+        "data.image_size": 128,
+        "data.max_objects": 64,
+        "data.flip": True,
+        "model.dropout": 0.5,
         "eval.metric": "R@50",
         "eval.batch_size": 24,
     },

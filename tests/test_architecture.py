@@ -60,7 +60,7 @@ def imports(path):
 
 
 def part(name):
-    """`linknet_jax.data.vrd` to `data`; "" for the package itself or something foreign."""
+    """`linknet_jax.data.files` to `data`; "" for the package itself or something foreign."""
     top, _, rest = name.partition(".")
     return rest.partition(".")[0] if top == "linknet_jax" else ""
 

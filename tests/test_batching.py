@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from linknet_jax.data.batching import BENIGN_BOX, FILLER, check_max_objects, make_batch
-from linknet_jax.types import Annotation
+from linknet_jax.data.batching import BENIGN_BOX, FILLER, Draw, check_max_objects, make_batch
+from linknet_jax.data.mirror import mirror
+from linknet_jax.types import Annotation, Vocabulary
 
 
 def annotation(name, count, relations):
@@ -28,15 +29,26 @@ ANNOTATIONS = [
 ]
 
 
-def batch(indices, epochs=None, max_objects=5, seed=0, scale=0.5):
+class Source:
+    """Annotations of classes that have a side."""
+
+    vocabulary = Vocabulary(
+        ("", "left", "right", "c", "d"), ("", "p1", "p2", "left of", "right of", *"56789")
+    )
+    annotations = ANNOTATIONS
+    truth = None
+
+
+def batch(indices, epochs=None, max_objects=5, seed=0, scale=0.5, flips=None):
     b = len(indices)
+    epochs = np.zeros(b, int) if epochs is None else np.array(epochs)
+    flips = np.zeros(b, bool) if flips is None else np.array(flips)
     return make_batch(
-        ANNOTATIONS,
+        Source,
         np.full((b, 8, 8, 3), 9, np.uint8),
         np.full((b, 2), 8, np.float32),
         np.full(b, scale),
-        np.array(indices),
-        np.zeros(b, int) if epochs is None else np.array(epochs),
+        Draw(np.array(indices), epochs, flips),
         max_objects,
         seed,
     )
@@ -56,6 +68,20 @@ def test_padding():
     assert not result.predicates[2:].any() and not result.predicates[0, 2, 2]
     types = [x.dtype for x in (result.images, result.boxes, result.labels, result.predicates)]
     assert types == [np.uint8, np.float32, np.int32, np.int32]
+
+
+def test_mirrored_images():
+    plain, result = batch([0, 1]), batch([0, 1, FILLER], flips=[True, False, True])
+    wanted = mirror(ANNOTATIONS[0], Source.vocabulary)
+    np.testing.assert_array_equal(result.boxes[0, :2], np.float32(wanted.boxes * 0.5))
+    np.testing.assert_array_equal(result.boxes[0, :2, 0], 50 - plain.boxes[0, :2, 2])
+    assert result.labels[0].tolist() == [2, 1, 0, 0, 0]
+    assert (result.predicates[0, 0, 1], result.predicates[0, 1, 0]) == (4, 3)
+    np.testing.assert_array_equal(result.boxes[1], plain.boxes[1])
+    # The same predicate is drawn, flipped or not.
+    flipped = batch([1] * 50, np.arange(50), flips=np.ones(50, bool))
+    np.testing.assert_array_equal(flipped.predicates, batch([1] * 50, np.arange(50)).predicates)
+    assert not result.example_mask[2] and not result.box_mask[2].any()
 
 
 def test_one_of_several_predicates_is_drawn_uniformly_among_annotations():

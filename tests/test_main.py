@@ -255,7 +255,7 @@ def test_vocabulary_must_be_that_of_the_training(undisturbed, capsys, vrd_dir):
 
 
 WRONG = [
-    ([], ["training needs --config"]),
+    ([], ["train needs --config"]),
     (["--mode=eval"], ["needs --workdir"]),
     (["--mode=test"], ["mode=test", "train|eval"]),
     (["--config=configs/nothing.py"], ["configs/nothing.py: no such file"]),
@@ -281,9 +281,10 @@ WRONG = [
     ([*TINY, "--config.train.batch_size=4"], ["multiple of 8", "8 devices"]),
     ([*TINY, "--config.train.accumulation=3"], ["train.accumulation=3"]),
     ([*TINY, "--config.data.max_objects=3"], ["image 'train-", "max_objects is 3", "or more"]),
-    ([*TINY, "--config.data.name=vg"], ["'vg'", "synthetic, vrd"]),
-    ([*TINY, "--config.data.name=vrd"], ["annotations_train.json", "--config.data.dir=FOLDER"]),
-    ([*TINY, "--config.data.name=vrd", "--config.data.dir=/missing"], ["'/missing'", "images"]),
+    ([*TINY, "--config.data.name=vg"], ["'vg'", "synthetic, ", "vrd, coco"]),
+    ([*TINY, "--config.data.name=vrd"], ["data.name=vrd", "--config.data.dir=FOLDER"]),
+    ([*TINY, "--config.data.name=vrd", "--config.data.dir=/missing"],
+     ["'/missing' is no folder", "--config.data.dir=FOLDER"]),
     ([*TINY, "--config.model.word_vectors=/missing.npy"], ["/missing.npy", "word_vectors"]),
 ]  # fmt: skip
 
@@ -367,7 +368,7 @@ def test_wrong_photographs_and_annotations(tmp_path, capsys, monkeypatch, kind):
         monkeypatch.delattr(data, "pipeline", raising=False)
         monkeypatch.setitem(sys.modules, "linknet_jax.data.pipeline", None)
     settings = ["--config.data.name=vrd", f"--config.data.dir={folder}"]
-    settings.append("--config.data.max_objects=2")
+    settings += ["--config.data.max_objects=2", "--config.data.val_images=0"]
     message = fails(capsys, *TINY, *settings, "--workdir", str(tmp_path / "run"))
     assert all(text in message for text in PHOTOGRAPHS[kind]), message
     assert not (tmp_path / "run").exists()

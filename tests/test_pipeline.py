@@ -41,7 +41,8 @@ class Scenes:
             for i in range(count)
         ]
 
-    def example(self, index):
+    def example(self, index, flip=False):
+        assert not flip
         if index == self.fails_at:
             raise ValueError(f"image {index} is spoilt: replace it")
         self.read.append(index)
@@ -189,7 +190,7 @@ def test_build_synthetic_without_tensorflow():
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
         "from linknet_jax import config, data\n"
-        "import linknet_jax.data.vrd\n"
+        "import linknet_jax.data.files\n"
         "tree = config.get_default('sgcls'); tree.data.val_images = 3\n"
         "batches = list(data.build(tree, 'val').evaluation_batches(2))\n"
         "print([b.example_mask.tolist() for b in batches])"
@@ -200,6 +201,6 @@ def test_build_synthetic_without_tensorflow():
 
 def test_unknown_name():
     config = get_default("sgcls")
-    config.data.name = "coco"
-    with pytest.raises(ValueError, match=r"data\.name 'coco' must be one of synthetic, vrd"):
+    config.data.name = "cocoo"
+    with pytest.raises(ValueError, match=r"data\.name.'cocoo' must be one of synthetic, .*vrd, co"):
         data.build(config, "train")

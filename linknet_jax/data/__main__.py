@@ -60,7 +60,7 @@ def _add_stats(verbs: argparse._SubParsersAction) -> None:
 def _add_convert(verbs: argparse._SubParsersAction) -> None:
     parser = _on_folder(verbs, "convert", "from any layout to another")
     parser.add_argument("target", type=epath.Path, help="a new folder")
-    parser.add_argument("--format", required=True, choices=files.FORMATS)
+    parser.add_argument("--format", required=True, choices=(*files.FORMATS, convert.RECORDS))
     parser.set_defaults(run=lambda a: convert.convert(a.folder, a.target, a.format, a.images))
 
 

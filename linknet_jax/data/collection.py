@@ -193,5 +193,6 @@ def raise_errors(findings: Sequence[Finding]) -> None:
         return
     shown = [str(f).removeprefix("error: ") for f in errors[:SHOWN_FINDINGS]]
     more = [f"... and {len(errors) - len(shown)} more"] * (len(errors) > len(shown))
-    head = f"{len(errors)} problems in the data; `python -m linknet_jax.data check` lists all:"
+    head = f"{len(errors)} problems in the data; correct these entries or remove them "
+    head += "(`python -m linknet_jax.data check` lists all):"
     raise ValueError("\n  ".join([head, *shown, *more]))

@@ -7,20 +7,28 @@ from etils import epath
 from linknet_jax.data import files
 from linknet_jax.data.collection import Collection, raise_errors
 
+RECORDS = "tfds"
+
 
 def convert(source: epath.Path, target: epath.Path, format: str, images: str = "") -> None:
     """Reads `source` in the layout it has and writes `target` in the layout `format`.
 
     Prints what was kept and what the target's layout cannot hold. `images` names the folders of
-    the photographs, joined by commas; they are not copied. ValueError for an unknown layout, a
+    the photographs, joined by commas; only records (format tfds) hold a copy of them, which lie
+    beside the source's files. ValueError for an unknown layout, a
     target that is not empty, and data with errors.
     """
-    if format not in files.FORMATS:
-        raise ValueError(f"format {format!r} must be one of {', '.join(files.FORMATS)}")
+    if format not in (*files.FORMATS, RECORDS):
+        raise ValueError(f"format {format!r} must be one of {', '.join(files.FORMATS)}, {RECORDS}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is not an empty folder; name a new one")
     collection, _ = files.load("custom", str(source), images)
     raise_errors(collection.findings)
+    if format == RECORDS:
+        from linknet_jax.data.tfds.prepare import prepare  # imports TensorFlow
+
+        print(f"records for --config.data.name=tfds --config.data.dir={prepare(source, target)}")
+        return
     lost = files.FORMATS[format].write(collection, target)
     print("\n".join([*_kept(collection), *_warnings(collection, source), *_lost(lost, format)]))
 

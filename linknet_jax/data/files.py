@@ -63,7 +63,7 @@ class Files:
 def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photographs]:
     """The files of a folder and where its photographs are; read once for all splits.
 
-    `name` is a layout of FORMATS, or custom to recognise it.
+    `name` is a layout of FORMATS, or custom to recognise it; ValueError for another one.
     """
     if name not in (*FORMATS, "custom"):
         known = ", ".join(["synthetic", *FORMATS, "tfds", "custom"])

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int
 
 from linknet_jax.types import Annotation, Vocabulary
 
-OTHER = {"left": "right", "right": "left"}
+OTHER = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+SIDE = re.compile(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])")  # also in "left_of"
 
 
 def flips(
@@ -37,7 +38,7 @@ def mirror(annotation: Annotation, vocabulary: Vocabulary) -> Annotation:
 @functools.lru_cache
 def counterparts(names: tuple[str, ...]) -> Int[np.ndarray, "c"]:
     """int32 class seen in a mirror: "left of" is "right of"; ValueError where there is none."""
-    swapped = [re.sub(r"\b(left|right)\b", lambda m: OTHER[m[0]], name) for name in names]
+    swapped = [SIDE.sub(lambda found: OTHER[found[0]], name) for name in names]
     alone = [name for name, other in zip(names, swapped, strict=True) if other not in names]
     if alone:
         raise ValueError(

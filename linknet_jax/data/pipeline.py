@@ -26,15 +26,21 @@ def batches(
     stream: Iterator[Draw],
     seed: int,
 ) -> Iterator[Batch]:
-    """The batches of a stream of draws, in its order."""
+    """The batches of a stream of draws, in its order.
+
+    tf.data schedules the reading, in parallel and a few batches ahead. The pixels go straight into
+    the batch: a copy into tensors and back would cost a tenth of the decoding.
+    """
     first = next(stream)
+    making: dict[int, tuple[Draw, np.ndarray]] = {}
     failures: list[Exception] = []
-    dataset = _examples(source, config, itertools.chain([first], stream), failures)
+    draws = itertools.chain([first], stream)
+    dataset = _examples(source, config, draws, making, failures)
     dataset = dataset.batch(len(first.indices), drop_remainder=True).prefetch(config.prefetch)
     try:
-        for *pixels, indices, epochs, flips in dataset.as_numpy_iterator():
-            draw = Draw(indices, epochs, flips)
-            yield make_batch(source, *pixels, draw, config.max_objects, seed)
+        for numbers, image_sizes, scales in dataset.as_numpy_iterator():
+            draw, images = making.pop(int(numbers[0]))
+            yield make_batch(source, images, image_sizes, scales, draw, config.max_objects, seed)
     except tf.errors.OpError as error:
         raise failures[0] if failures else error from None
 
@@ -42,28 +48,36 @@ def batches(
 def _examples(
     source: Source,
     config: ConfigDict,
-    stream: Iterator[Draw],
+    draws: Iterator[Draw],
+    making: dict[int, tuple[Draw, np.ndarray]],
     failures: list[Exception],
 ) -> tf.data.Dataset:
-    """Single examples in the stream's order; `failures` keeps what TensorFlow turns into text."""
+    """(number of the batch, valid size, scale) of single examples, whose pixels are in `making`.
+
+    `failures` keeps the errors that TensorFlow turns into text.
+    """
     size = config.image_size
 
-    def read(index: int, flip: bool) -> tuple[np.ndarray, np.ndarray, np.float64]:
+    def rows() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, draw in enumerate(draws):
+            count = len(draw.indices)
+            making[number] = draw, np.empty((count, size, size, 3), np.uint8)
+            yield np.full(count, number), np.arange(count)
+
+    def read(number: int, row: int) -> tuple[np.ndarray, np.float64]:
+        draw, images = making[int(number)]
+        index, flip = int(draw.indices[row]), bool(draw.flips[row])
         try:
-            image, image_size, scale = read_example(source, int(index), bool(flip), size)
-            return image, image_size, np.float64(scale)
+            images[row], image_size, scale = read_example(source, index, flip, size)
         except Exception as error:
             failures.append(error)
             raise
+        return image_size, np.float64(scale)
 
-    def load(index: tf.Tensor, epoch: tf.Tensor, flip: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        types = (tf.uint8, tf.float32, tf.float64)
-        image, image_size, scale = tf.numpy_function(read, [index, flip], types)
-        image = tf.ensure_shape(image, (size, size, 3))
-        image_size, scale = tf.ensure_shape(image_size, (2,)), tf.ensure_shape(scale, ())
-        return image, image_size, scale, index, epoch, flip
+    def load(number: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image_size, scale = tf.numpy_function(read, [number, row], (tf.float32, tf.float64))
+        return number, tf.ensure_shape(image_size, (2,)), tf.ensure_shape(scale, ())
 
-    spec = tuple(tf.TensorSpec([None], kind) for kind in (tf.int64, tf.int64, tf.bool))
-    draws = map(tuple, stream)  # TensorFlow takes a named tuple for another structure
-    dataset = tf.data.Dataset.from_generator(lambda: draws, output_signature=spec)
+    spec = tf.TensorSpec([None], tf.int64)
+    dataset = tf.data.Dataset.from_generator(rows, output_signature=(spec, spec))
     return dataset.unbatch().map(load, num_parallel_calls=config.threads, deterministic=True)

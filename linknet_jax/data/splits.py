@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, compact
 from linknet_jax.ops import boxes as box_ops
 
-OFFICIAL = (108073, 1145398, 622705)  # images, boxes and relations of Xu et al.'s VG-SGG.h5
+OFFICIAL = (1145398, 622705)  # boxes and relations of Xu et al.'s VG-SGG.h5
 OFFICIAL_COUNTS = {"train": 57723, "val": 5000, "test": 26446}
 
 
@@ -38,7 +38,10 @@ def choose(collection: Collection, split: str, config: ConfigDict) -> Annotation
     if split == "train":
         table = clip(drop_apart(table) if config.overlap_filter else table)
     if not len(table):
-        raise ValueError(f"data.dir={config.dir!r}: no image with {config.images_with} in {split}")
+        beside = f" beside the data.val_images={config.val_images}" if split == "train" else ""
+        raise ValueError(
+            f"data.dir={config.dir!r}: no image with {config.images_with} in {split}{beside}"
+        )
     _check_official(collection, table, split, config)
     return table
 
@@ -88,10 +91,11 @@ def _check_official(
     collection: Collection, table: AnnotationTable, split: str, config: ConfigDict
 ) -> None:
     """ValueError where Visual Genome's official file does not give the published counts."""
-    stored = next(iter(collection.splits.values()))
-    found = (len(stored.image_ids), len(stored.boxes), len(stored.relations))
+    tables = collection.splits.values()
+    boxes = sum(int(t.box_counts.sum()) for t in tables)
+    relations = sum(int(t.relation_counts.sum()) for t in tables)
     usual = (config.images_with, config.val_images, config.overlap_filter)
-    if found == OFFICIAL and usual == ("relations", 5000, False):
+    if (boxes, relations) == OFFICIAL and usual == ("relations", 5000, False):
         if len(table) != OFFICIAL_COUNTS[split]:
             raise ValueError(
                 f"{config.dir}: {split} has {len(table)} images with relations, but the official "

@@ -21,7 +21,7 @@ from linknet_jax.data.files import load
 from linknet_jax.data.tally import Tally, Triplets, class_counts, tally, triplets
 
 FREQUENT, RAREST, NAMED = 20, 10, 10  # classes printed; of those without an example
-TITLE, VALUE, CLASS = 36, 10, 24  # widths of printed columns
+TITLE, VALUE = 36, 10  # widths of printed columns
 OPTIONS = ("val_images", "val_list", "images_with", "overlap_filter")
 
 
@@ -147,14 +147,18 @@ def _row(title: str, values: Iterable[str]) -> str:
 
 
 def _classes(found: Statistics) -> list[str]:
-    sides = [_shown(found.objects, "objects"), _shown(found.predicates, "predicates")]
-    lines = [f"{a:<{TITLE + VALUE}}{b}" for a, b in itertools.zip_longest(*sides, fillvalue="")]
+    left, right = _shown(found.objects, "objects"), _shown(found.predicates, "predicates")
+    width = max(map(len, left)) + 4
+    lines = [f"{a:<{width}}{b}" for a, b in itertools.zip_longest(left, right, fillvalue="")]
     for kind, counts in (("objects", found.objects), ("predicates", found.predicates)):
         absent = [name for name, count in counts.items() if not count]
         if absent:
             more = f" and {len(absent) - NAMED} more" * (len(absent) > NAMED)
             named = ", ".join(absent[:NAMED])
-            lines.append(f"{len(absent)} {kind} never occur in training: {named}{more}")
+            lines += [
+                "",
+                f"Never in training: {len(absent)} of {len(counts)} {kind}: {named}{more}",
+            ]
     return lines
 
 
@@ -162,12 +166,13 @@ def _shown(counts: dict[str, int], kind: str) -> list[str]:
     """The most frequent and the rarest classes that occur, with counts and shares."""
     total = sum(counts.values())
     rows = [
-        f"{name[:CLASS]:<{CLASS}}{count:>{VALUE},}{100 * count / total:>7.2f} %"
+        f"{count:>{VALUE},}{100 * count / total:>7.2f} %  {name}"
         for name, count in counts.items()
         if count
     ]
-    gap = [f"... {len(rows) - FREQUENT - RAREST} more"] * (len(rows) > FREQUENT + RAREST)
-    return [f"Training {kind}", *rows[:FREQUENT], *gap, *rows[FREQUENT:][-RAREST:]]
+    gap = [f"{'...':>{VALUE}} {len(rows) - FREQUENT - RAREST} more"]
+    gap *= len(rows) > FREQUENT + RAREST
+    return [f"{kind.capitalize()} of training", *rows[:FREQUENT], *gap, *rows[FREQUENT:][-RAREST:]]
 
 
 def _triplet_lines(found: dict[str, Triplets]) -> list[str]:

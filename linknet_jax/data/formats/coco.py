@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-import ijson
 from etils import epath
 
+from linknet_jax.data import streaming
 from linknet_jax.data.collection import (
     BACKGROUND,
     SPLITS,
@@ -97,21 +97,22 @@ def _split(name: str) -> str:
 
 
 def _records(path: epath.Path, section: str) -> Iterator[Any]:
-    with path.open("rb") as file:
-        try:
-            yield from ijson.items(file, f"{section}.item", use_float=True)
-        except (ijson.JSONError, UnicodeDecodeError) as wrong:
-            raise ValueError(f"{path} is no JSON file: {_where(path, wrong)}") from wrong
+    try:
+        yield from streaming.items(path, f"{section}.item")
+    except streaming.DamagedError as wrong:
+        raise ValueError(f"{path} is no JSON file: {_where(path, wrong)}") from wrong
 
 
-def _where(path: epath.Path, wrong: Exception) -> str:
+def _where(path: epath.Path, wrong: streaming.DamagedError) -> str:
     """Line and column, which the streaming parser does not know."""
+    place = f"{wrong.reason} ({wrong.place})"
+    if isinstance(wrong.__cause__, RecursionError):
+        return place
     try:
         json.loads(path.read_text())
     except (ValueError, RecursionError) as exact:
         return f"{exact}; write or copy it again"
-    excerpt = " ".join(str(wrong).split())
-    return f"{excerpt}; NaN, Infinity and integers of more than 64 bits cannot be read: remove them"
+    return f"{place}; NaN, Infinity and integers of more than 64 bits cannot be read: remove them"
 
 
 def _classes(path: epath.Path, section: str, findings: list[Finding]) -> dict[int, str]:

@@ -23,6 +23,7 @@ from linknet_jax.data.collection import (
     runs,
     starts,
 )
+from linknet_jax.data.formats.values import LARGEST, read_json, shown
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.photographs import Photographs
 from linknet_jax.types import Vocabulary
@@ -32,6 +33,7 @@ DICTS = ("VG-SGG-dicts.json", "VG-SGG-dicts-with-attri.json")
 IMAGES = "image_data.json"
 WITHOUT_ROW = {1592, 1722, 4616, 4617}  # in the official image_data.json, not in its h5
 EXACT = "boxes_xyxy"  # of `write`: float64 pixels, where the integers would round
+FRAMES = {EXACT: 0, "boxes_1024": 1024, "boxes_512": 512}  # best first; longer side, 0 = pixels
 RANGES = ("img_to_first_box", "img_to_last_box", "img_to_first_rel", "img_to_last_rel")
 NEEDED = (*RANGES, "labels", "predicates", "relationships", "split")
 
@@ -41,7 +43,7 @@ def decode(boxes: np.ndarray) -> Float[np.ndarray, "n 4"]:
     boxes = np.asarray(boxes).reshape(-1, 4)
     low = boxes[:, :2] - boxes[:, 2:] / 2
     if np.issubdtype(boxes.dtype, np.integer):
-        low = np.trunc(low)
+        low = np.trunc(low) + 0.0  # 0 for -0
     return np.concatenate([low, low + boxes[:, 2:]], axis=1).astype(np.float64)
 
 
@@ -117,13 +119,7 @@ def _existing(folder: epath.Path, names: tuple[str, ...]) -> epath.Path:
 def _json(path: epath.Path, kind: type) -> Any:
     if not path.exists():
         raise ValueError(f"{path} is missing; a folder of this layout holds it beside {H5[0]}")
-    try:
-        value = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}; copy it again") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"{path} must hold a JSON {kind.__name__}, got {type(value).__name__}")
-    return value
+    return read_json(path, kind)
 
 
 def read_vocabulary(path: epath.Path) -> Vocabulary:
@@ -136,53 +132,64 @@ def _names(tables: dict, key: str, path: epath.Path) -> tuple[str, ...]:
     """Names in the order of their indices, which must be 1 .. C without a gap."""
     index = tables.get(f"{key}_to_idx")
     if not isinstance(index, dict) or not all(type(v) is int for v in index.values()):
-        raise ValueError(f"{path}: {key}_to_idx must map names to integers, got {index!r:.80}")
-    names = {v: name for name, v in index.items() if v != 0}  # some files list the background
-    if sorted(names) != list(range(1, len(names) + 1)) or len(names) < len(index) - 1:
+        raise ValueError(f"{path}: {key}_to_idx must map names to integers, got {shown(index)}")
+    numbers = sorted(index.values())
+    first = int(0 not in numbers)  # some files list the background
+    if numbers != list(range(first, first + len(numbers))) or index.get(BACKGROUND, 0) != 0:
         raise ValueError(
             f"{path}: {key}_to_idx must number its names 1 .. {len(index)} without gap or "
-            f"repetition, got {sorted(index.values())[:10]} ..."
+            f"repetition (0 is {BACKGROUND}), got {numbers[:10]} ..."
         )
-    back = {int(k): v for k, v in tables.get(f"idx_to_{key}", {}).items() if k != "0"}
-    if back and back != names:
-        wrong = sorted(k for k in back.keys() | names.keys() if back.get(k) != names.get(k))
+    names = {v: name for name, v in index.items() if v}
+    back = tables.get(f"idx_to_{key}", {})
+    if not isinstance(back, dict):
+        raise ValueError(f"{path}: idx_to_{key} must map numbers to names, got {shown(back)}")
+    forth = {str(v): name for v, name in names.items()}
+    back = {k: name for k, name in back.items() if k != "0"}
+    wrong = sorted(k for k in back.keys() | forth.keys() if back.get(k) != forth.get(k))
+    if back and wrong:
         raise ValueError(
             f"{path}: {key}_to_idx and idx_to_{key} disagree on index {wrong[0]}: "
-            f"{names.get(wrong[0])!r} and {back.get(wrong[0])!r}; take both from one release"
+            f"{forth.get(wrong[0])!r} and {shown(back.get(wrong[0]))}; take both from one release"
         )
     return (BACKGROUND, *(names[k] for k in sorted(names)))
 
 
 def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
-    """The datasets of the h5 by name, boxes as `boxes` in the frame `frame`; None = pixels."""
+    """The datasets of the h5 by name, boxes as `boxes` in the frame `frame`; 0 = pixels."""
     try:
         with path.open("rb") as file, h5py.File(file, "r") as h5:
-            boxes = next((k for k in (EXACT, "boxes_1024", "boxes_512") if k in h5), None)
-            missing = [name for name in NEEDED if name not in h5]
-            if missing or boxes is None:
-                missing += ["boxes_1024"] * (boxes is None)
-                raise ValueError(f"{path}: no dataset {', '.join(missing)}; has {', '.join(h5)}")
-            arrays = {name: h5[name][...] for name in NEEDED}
-            arrays |= {"boxes": h5[boxes][...], "frame": np.array(int(boxes[6:].lstrip("xy") or 0))}
-    except (OSError, RuntimeError, KeyError) as error:
+            boxes = next((name for name in FRAMES if name in h5), "boxes_1024")
+            stored = list(h5)
+            arrays = {k: np.asarray(h5[k][...]) for k in (*NEEDED, boxes) if k in stored}
+    except Exception as error:  # damaged bytes surface as errors of any type
         raise ValueError(f"{path} is no complete HDF5 file: {error}; copy it again") from error
+    missing = [name for name in (*NEEDED, boxes) if name not in arrays]
+    if missing:
+        raise ValueError(f"{path}: no dataset {', '.join(missing)}; has {', '.join(stored)}")
+    arrays |= {"boxes": arrays.pop(boxes), "frame": np.array(FRAMES[boxes])}
     _check_arrays(arrays, path)
     return arrays
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], path: epath.Path) -> None:
     """ValueError where lengths or types disagree, which would shift every later image."""
-    boxes, relations = len(arrays["boxes"]), len(arrays["relationships"])
+    boxes, relations, images = (
+        arrays[name].shape[0] if arrays[name].ndim else 0
+        for name in ("boxes", "relationships", "split")
+    )
     expected = {"boxes": (boxes, 4), "labels": (boxes, 1), "relationships": (relations, 2)}
     expected |= {"predicates": (relations, 1)}
-    expected |= {name: (len(arrays["split"]), 1) for name in (*RANGES, "split")}
+    expected |= {name: (images, 1) for name in (*RANGES, "split")}
     for name, shape in expected.items():
         array = arrays[name]
-        if array.size != np.prod(shape) or len(array) != shape[0]:
+        if array.size != np.prod(shape) or array.shape[:1] != shape[:1]:
             raise ValueError(f"{path}: {name} has shape {list(array.shape)}, expected {shape}")
-        numbers = (np.integer, np.floating) if name == "boxes" else (np.integer,)
-        if not any(np.issubdtype(array.dtype, kind) for kind in numbers):
+        whole = np.issubdtype(array.dtype, np.integer)
+        if not whole and not (name == "boxes" and np.issubdtype(array.dtype, np.floating)):
             raise ValueError(f"{path}: {name} has dtype {array.dtype}, expected integers")
+        if whole and array.size and not -LARGEST <= array.min() <= array.max() <= LARGEST:
+            raise ValueError(f"{path}: {name} has {array.min()} .. {array.max()}: over 32 bits")
         arrays[name] = array.reshape(shape if shape[1] > 1 else shape[0])
     unknown = np.setdiff1d(arrays["split"], range(len(SPLITS)))
     if len(unknown):
@@ -206,14 +213,16 @@ def _without_row(image: Any) -> bool:
 
 
 def _image_problems(images: list) -> list[tuple[str, str]]:
-    """(where, what) of entries that lack an id or a size."""
+    """(where, what) of entries that lack an id or a size, or name no file."""
     problems = []
     for row, image in enumerate(images):
         image = image if isinstance(image, dict) else {}
         values = [image.get(key) for key in ("image_id", "width", "height")]
-        kinds = [type(v) for v in values]
-        if kinds[0] not in (int, str) or kinds[1:] != [int, int]:
-            problems.append((f"entry {row}", f"image_id, width, height are {values}"))
+        kinds, name = [type(v) for v in values], image.get("file_name", "")
+        known = kinds[0] in (int, str) and kinds[1:] == [int, int] and isinstance(name, str)
+        if not known or max(map(abs, values[1:])) > LARGEST:
+            what = f"image_id, width, height, file_name are {shown([*values, name])}"
+            problems.append((f"entry {row}", f"{what}; needs two integers of pixels, names"))
     return problems
 
 
@@ -223,7 +232,7 @@ def _table(arrays: dict, images: list) -> tuple[AnnotationTable, list[tuple[int,
     first_box, box_counts, bad_boxes = _ranges(arrays, "box", len(boxes))
     first_rel, rel_counts, bad_rels = _ranges(arrays, "rel", len(relations))
     wrong = [
-        (int(row), f"the range of its {what} lies outside the file")
+        (int(row), f"the range of its {what} leaves the file or is another image's too")
         for what, rows in (("boxes", bad_boxes), ("relations", bad_rels))
         for row in rows
     ]
@@ -255,6 +264,10 @@ def _ranges(arrays: dict, kind: str, total: int) -> tuple[np.ndarray, np.ndarray
     absent = (first < 0) & (last < 0)
     wrong = ~absent & ((first < 0) | (last < first) | (last >= total))
     counts = np.where(absent | wrong, 0, last - first + 1)
+    rows = runs(first, counts)
+    shared = np.bincount(rows)[rows] > 1  # by several images
+    wrong[np.repeat(np.arange(len(counts)), counts)[shared]] = True
+    counts[wrong] = 0
     return np.where(counts > 0, first, 0), counts, np.flatnonzero(wrong)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import ijson
 from etils import epath
-from tqdm import tqdm
+
+from linknet_jax.data import streaming
 
 
 def entries(path: epath.Path) -> Iterator[tuple[int, dict]]:
@@ -35,18 +35,13 @@ def entries(path: epath.Path) -> Iterator[tuple[int, dict]]:
 
 
 def _items(path: epath.Path) -> Iterator[Any]:
-    size, count = path.stat().length, 0
-    with (
-        path.open("rb") as file,
-        tqdm.wrapattr(file, "read", total=size, desc=path.name, disable=None) as stream,
-    ):
-        try:
-            for item in ijson.items(stream, "item", use_float=True):
-                yield item
-                count += 1
-        except (ijson.JSONError, UnicodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{path} is damaged at or shortly before byte {file.tell()} of {size}, after "
-                f"{count} complete images: {reason}; download it again"
-            ) from error
+    count = 0
+    try:
+        for item in streaming.items(path, "item", progress=True):
+            yield item
+            count += 1
+    except streaming.DamagedError as error:
+        raise ValueError(
+            f"{path} is damaged {error.place}, after {count} complete images: {error.reason}; "
+            "download it again"
+        ) from error

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from linknet_jax.data import splits
 from linknet_jax.data.batching import Example
 from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, pack, raise_errors
+from linknet_jax.data.files import fit
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.tfds.shards import open_shards
 from linknet_jax.data.transforms import ImageError, load_image
@@ -36,17 +37,20 @@ class Records:
         self._prepared = load(config.dir)
         collection = self._prepared.collection
         raise_errors(collection.findings)
-        self.vocabulary = collection.vocabulary
+        self.vocabulary, self._relative = collection.vocabulary, collection.relative
         self.annotations = splits.choose(collection, split, config)
         self._size = config.image_size
 
     def example(self, index: int, flip: bool = False) -> Example:
         """Pixels, (height, width) that they cover, scale; see `transforms.load_image`."""
-        image_id = self.annotations[index].image_id
+        annotation = self.annotations[index]
+        photograph = self._prepared.photograph(annotation.image_id)
         try:
-            return load_image(self._prepared.photograph(image_id), self._size, flip)
+            loaded = load_image(photograph, self._size, flip)
         except ImageError as error:
-            raise ImageError(f"{self._prepared.folder}, image {image_id!r}: {error}") from error
+            where = f"{self._prepared.folder}, image {annotation.image_id!r}"
+            raise ImageError(f"{where}: {error}") from error
+        return fit(loaded, annotation, self._size, self._relative)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +79,7 @@ def load(folder: str) -> Prepared:
     """Reads every record once for its annotations; ValueError for a folder that is none."""
     builder = _builder(folder)
     names = builder.info.metadata or {}
-    if not {"objects", "predicates"} <= names.keys():
+    if not {"objects", "predicates", "outside"} <= names.keys():
         raise ValueError(f"{folder}: no class names in metadata.json; build it again")
     vocabulary = Vocabulary(tuple(names["objects"]), tuple(names["predicates"]))
     shards = {k: open_shards(builder, k) for k in SPLITS if k in builder.info.splits}
@@ -83,9 +87,10 @@ def load(folder: str) -> Prepared:
     for split, records in shards.items():
         table = _table(records, f"{folder}, {split}", builder.info.splits[split].num_examples)
         places |= {image_id: (split, number) for number, image_id in enumerate(table.image_ids)}
-        tables[split], found = inspect(table, vocabulary, f"{folder}, {split}")
+        place = f"{folder}, {split}"
+        tables[split], found = inspect(table, vocabulary, place, names["outside"])
         findings += found
-    collection = Collection(vocabulary, tables, findings)
+    collection = Collection(vocabulary, tables, findings, names["outside"] == "warning")
     return Prepared(folder, collection, shards, places)
 
 

@@ -1,4 +1,4 @@
-"""Scene graphs and photographs in the VG-SGG.h5 layout, as sharded records.
+"""Scene graphs and photographs as sharded records.
 
     tfds build linknet_jax/data/tfds/visual_genome_sgg --config=vg150 --file_format=array_record \
         --manual_dir=FOLDER --data_dir=FOLDER
@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from linknet_jax.data.collection import AnnotationTable, raise_errors
-from linknet_jax.data.formats import visual_genome
-from linknet_jax.data.photographs import Photographs, photograph_name, photographs_of
+from linknet_jax.data.files import load
+from linknet_jax.data.photographs import Photographs, photograph_name
 from linknet_jax.types import Annotation
 
 VG150 = (151, 51)  # classes, the background included
@@ -44,11 +44,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[Config]] = [
         Config(name="vg150", sizes=VG150, description="Visual Genome, 150 objects, 50 predicates"),
-        Config(name="other", description="any other data set in the layout of VG-SGG.h5"),
+        Config(name="other", description="any other data set, in any layout"),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    manual_dir holds VG-SGG.h5, VG-SGG-dicts.json, image_data.json and the photographs, in images/,
-    in VG_100K/ and VG_100K_2/, or beside the files.
+    manual_dir holds VG-SGG.h5, VG-SGG-dicts.json, image_data.json (other: the files of any layout)
+    and the photographs, in images/, in VG_100K/ and VG_100K_2/, or beside the files.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -79,8 +79,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         folder = epath.Path(dl_manager.manual_dir)
-        photographs = photographs_of(folder)
-        collection = visual_genome.read(folder, photographs)
+        collection, photographs = load("custom", str(folder))
         raise_errors(collection.findings)
         vocabulary, sizes = collection.vocabulary, self.builder_config.sizes
         if sizes not in (None, vocabulary.sizes):
@@ -91,6 +90,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         self.info.metadata["objects"] = list(vocabulary.objects)
         self.info.metadata["predicates"] = list(vocabulary.predicates)
+        self.info.metadata["outside"] = "warning" if collection.relative else "error"
         splits = {k: t.select(np.flatnonzero(t.box_counts)) for k, t in collection.splits.items()}
         _check_present(splits, photographs)
         return {k: self._generate_examples(t, photographs) for k, t in splits.items() if len(t)}
