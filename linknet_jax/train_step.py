@@ -85,7 +85,7 @@ def local_gradients(
 
 def split_parts(tree: PyTree, parts: int) -> PyTree:
     """Leading axis [b] to [parts, b / parts]."""
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), tree)
+    return jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), tree)
 
 
 def accumulate(

@@ -77,7 +77,7 @@ DATASETS = {
         "data.name": "custom",
         "data.val_images": 0,  # the files' own validation split, else a tenth of train
         "data.image_size": 128,
-        "data.max_objects": 64,
+        "data.max_objects": 32,  # where an image has more, the message says how many
         "data.flip": True,
         "model.dropout": 0.5,
         "eval.metric": "R@50",

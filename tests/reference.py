@@ -421,3 +421,26 @@ def sigmoid_loss(logits, present) -> float:
         probability = 1 / (1 + np.exp(-logit))
         total -= np.log(probability) if wanted else np.log(1 - probability)
     return total
+
+
+def box_geometry(box, size) -> list[float]:
+    """Corners, log width and height in parts of the image of (height, width); log aspect ratio."""
+    height, width = size
+    w, h = box[2] - box[0] + 1, box[3] - box[1] + 1
+    corners = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
+    return [*corners, np.log(w / width), np.log(h / height), np.log(w / h)]
+
+
+def pair_geometry(subject, object_, size) -> list[float]:
+    """Both boxes, the layout either way, shared parts of the areas, differences of the edges."""
+    features = [*box_geometry(subject, size), *box_geometry(object_, size)]
+    for a, b in ((subject, object_), (object_, subject)):
+        dx, dy, dw, dh = layout_of_pair(a, b)
+        features += [np.arcsinh(dx), np.arcsinh(dy), dw, dh]
+    areas = [(b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in (subject, object_)]
+    both = box_iou(subject, object_, True)
+    shared = both * sum(areas) / (1 + both)
+    around = union_box(subject, object_)
+    w, h = around[2] - around[0] + 1, around[3] - around[1] + 1
+    edges = [(b - a) / side for a, b, side in zip(subject, object_, (w, h, w, h), strict=True)]
+    return [*features, shared / areas[0], shared / areas[1], both, *edges]

@@ -1,4 +1,7 @@
-"""tf.data and the threads give the same batches, resume, share among processes, and fail alike."""
+"""tf.data and the threads give the same batches, resume, share among processes, and fail alike.
+
+Half of the images are mirrored in training.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import pytest
 from linknet_jax import data
 from linknet_jax.config import get_default
 from linknet_jax.data import Dataset, threads
+from linknet_jax.data.mirror import flips, mirror
 from linknet_jax.types import Annotation, Vocabulary
 
 SIZE = 24
@@ -42,12 +46,12 @@ class Scenes:
         ]
 
     def example(self, index, flip=False):
-        assert not flip
         if index == self.fails_at:
             raise ValueError(f"image {index} is spoilt: replace it")
         self.read.append(index)
         pixels = np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
         time.sleep(0.02 * (index % 4 == 0))
+        pixels = pixels[:, ::-1] if flip else pixels
         return pixels, np.array([20, SIZE], np.float32), SIZE / 48
 
 
@@ -65,6 +69,7 @@ def loader(request):
 def config():
     config = get_default("sgcls").data
     config.update({"image_size": SIZE, "max_objects": 4, "threads": 3, "prefetch": 2})
+    config.flip = True
     return config
 
 
@@ -84,14 +89,21 @@ def joined(parts):
 def test_training_batches_hold_what_the_source_says(loader, config):
     source = Scenes()
     batches = list(islice(Dataset(source, loader, config).train_batches(4, seed=0), 6))
-    for batch in batches:
+    mirrored = 0
+    for number, batch in enumerate(batches):
         for row, index in enumerate(batch.image_index):
-            image, size, scale = Scenes().example(index)
+            epoch = np.array([(4 * number + row) // 11])
+            flip = bool(flips(0, epoch, np.array([index]))[0])
+            mirrored += flip
+            image, size, scale = Scenes().example(index, flip)
             np.testing.assert_array_equal(batch.images[row], image)
             np.testing.assert_array_equal(batch.image_sizes[row], size)
-            boxes = np.float32(source.annotations[index].boxes * scale)
+            annotation = source.annotations[index]
+            annotation = mirror(annotation, source.vocabulary) if flip else annotation
+            boxes = np.float32(annotation.boxes * scale)
             np.testing.assert_array_equal(batch.boxes[row, :3], boxes)
         assert batch.example_mask.all() and batch.images.dtype == np.uint8
+    assert 0 < mirrored < 24
     order = np.concatenate([batch.image_index for batch in batches])[:22].reshape(2, 11)
     np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(11), (2, 1)))
 
@@ -139,6 +151,10 @@ def test_evaluation_covers_each_image_once(loader, config, processes):
     mask = np.concatenate([batch.example_mask for batch in batches])
     index = np.concatenate([batch.image_index for batch in batches])
     np.testing.assert_array_equal(index[mask], np.arange(11))
+    for batch in batches:
+        for row in np.flatnonzero(batch.example_mask):
+            image = Scenes().example(batch.image_index[row])[0]
+            np.testing.assert_array_equal(batch.images[row], image)  # never mirrored
     assert mask.sum() == 11 and len(mask) == 12
     assert not batches[-1].box_mask[-1].any() and not batches[-1].predicates[-1].any()
 
@@ -197,6 +213,16 @@ def test_build_synthetic_without_tensorflow():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[[True, True], [True, False]]", result.stderr
+
+
+def test_flips_need_counterparts(config):
+    class Sided(Scenes):
+        vocabulary = Vocabulary(("__background__", "a", "b"), ("__background__", "on", "left of"))
+
+    with pytest.raises(ValueError, match=r"'left of' is no class.*data.flip=False"):
+        Dataset(Sided(), threads, config)
+    config.flip = False
+    Dataset(Sided(), threads, config)
 
 
 def test_unknown_name():

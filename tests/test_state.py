@@ -195,6 +195,7 @@ class Stub:
     """Stands for a task whose model has three variables."""
 
     model = property(lambda self: self)
+    num_objects = 5
 
     def init(self, key, images, boxes, **rest):
         assert images.shape == (1, 128, 128, 3) and boxes.shape[:2] == rest["box_mask"].shape

@@ -58,6 +58,9 @@ def test_any_shape_equals_padding_then_resizing(shape, size):
     assert difference(image, reference(Image.fromarray(pixels), size)) <= 1
     assert scale == size / max(shape)
     np.testing.assert_array_equal(valid, [max(1, int(s * size / max(shape))) for s in shape])
+    flipped = resize_and_pad(pixels, size, flip=True)
+    np.testing.assert_array_equal(flipped[0], resize_and_pad(pixels[:, ::-1].copy(), size)[0])
+    np.testing.assert_array_equal(flipped[1], valid)
     assert image.shape == (size, size, 3) and image.dtype == np.uint8
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import tqdm
 from etils import epath
 
 from linknet_jax.data.collection import Collection, Finding
-from linknet_jax.data.files import load
+from linknet_jax.data.files import STRETCH, load
 from linknet_jax.data.photographs import Photographs, photograph_name
-from linknet_jax.data.transforms import ImageError, image_size
+from linknet_jax.data.transforms import ImageError, covered, image_size
 from linknet_jax.types import Annotation
 
 STATUS = {"warning": 1, "error": 2}
@@ -30,7 +31,7 @@ def check(folder: epath.Path, images: str = "", pixels: bool = True, every: bool
     except ValueError as error:
         print(f"error: {error}")
         return STATUS["error"]
-    findings = list(collection.findings)
+    findings = [*collection.findings, *_empty(collection, folder)]
     if pixels:
         findings += _photographs(collection, photographs, folder)
     print("\n".join([*summary(collection), *report(findings, every)]))
@@ -73,6 +74,15 @@ def _kind(message: str) -> str:
     return " ".join(words)
 
 
+def _empty(collection: Collection, folder: epath.Path) -> list[Finding]:
+    """A warning for every split that nothing can be trained or evaluated on."""
+    return [
+        Finding("warning", str(folder), f"split {split}", "has no image with relations")
+        for split, table in collection.splits.items()
+        if not table.relation_counts.any()
+    ]
+
+
 def _photographs(
     collection: Collection, photographs: Photographs, folder: epath.Path
 ) -> list[Finding]:
@@ -83,24 +93,26 @@ def _photographs(
         return [Finding("warning", str(folder), "", f"{sought}; {remedy}")]
     with ThreadPoolExecutor(THREADS) as executor:
         work = executor.map(lambda a: _photograph(a, photographs, collection.relative), annotations)
-        progress = tqdm.tqdm(work, "photographs", len(annotations), leave=False)
+        progress = tqdm.tqdm(work, "photographs", len(annotations), leave=False, disable=None)
         return [finding for found in progress for finding in found]
 
 
 def _photograph(annotation: Annotation, photographs: Photographs, relative: bool) -> list[Finding]:
-    name, where = photograph_name(annotation), f"image {annotation.image_id!r}"
-    path = photographs.find(name)
+    name = photograph_name(annotation)
+    path, where = photographs.find(name), f"image {annotation.image_id!r}, {name!r}"
     if path is None:
-        return [Finding("error", name, where, f"no such photograph in {photographs}")]
+        return [Finding("error", str(photographs), where, "there is no such photograph")]
+    folder = str(path.parent)
     try:
         width, height = image_size(path)
     except ImageError as error:
-        return [Finding("error", str(path), where, str(error))]
+        return [Finding("error", folder, where, str(error))]
     stated = annotation.width, annotation.height
     if (width, height) == stated:
         return []
     message = f"upright the photograph has {width} x {height} pixels, the annotation says "
     message += f"{stated[0]} x {stated[1]}"
-    if relative:
-        return [Finding("warning", str(path), where, f"{message}; boxes are scaled to fit")]
-    return [Finding("error", str(path), where, f"{message}: its boxes would be shifted")]
+    shapes = [covered(*size, 1000)[0] for size in ((width, height), stated)]
+    if relative and np.abs(shapes[0] - shapes[1]).max() <= 1000 * STRETCH:
+        return [Finding("warning", folder, where, f"{message}; boxes are scaled to fit")]
+    return [Finding("error", folder, where, f"{message}: its boxes would be shifted")]

@@ -34,7 +34,8 @@ class Finding:
 
     def __str__(self) -> str:
         place = f"{self.file}, {self.where}" if self.where else self.file
-        return f"{self.severity}: {place}: {self.message}"
+        text = f"{self.severity}: {place}: {self.message}"
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ from linknet_jax.types import Annotation
 
 # In the order in which `detect` asks them: VRD's file names look like COCO's.
 FORMATS = {"visual_genome": visual_genome, "vrd": vrd, "coco": coco, "jsonl": jsonl}
+STRETCH = 0.02  # of the longer side: how far a shape may be off where boxes are relative
 
 
 class Files:
@@ -92,14 +94,19 @@ def detect(folder: epath.Path) -> str:
 def fit(loaded: Example, annotation: Annotation, size: int, relative: bool) -> Example:
     """The example with the annotation's scale; ImageError where the photograph is another one.
 
-    Boxes that are `relative` fit whatever size the photograph has.
+    Boxes that are `relative` fit whatever size the photograph has, in the same shape.
     """
     pixels, valid, scale = loaded
     stated, stated_scale = covered(annotation.width, annotation.height, size)
-    if not relative and (scale != stated_scale or (valid != stated).any()):
+    if relative:
+        wrong = np.abs(valid - stated).max() > 1 + STRETCH * size
+    else:
+        wrong = scale != stated_scale or (valid != stated).any()
+    if wrong:
         raise ImageError(
-            f"image {annotation.image_id!r} is not of {annotation.width} x {annotation.height} "
-            "pixels, for which its boxes are annotated; take the photograph of that size, upright"
+            f"image {annotation.image_id!r} ({photograph_name(annotation)!r}) is not of "
+            f"{annotation.width} x {annotation.height} pixels, for which its boxes are annotated; "
+            "take the photograph of that size, upright"
         )
     return pixels, valid, stated_scale
 

@@ -25,17 +25,20 @@ class BoxFeatures(nn.Module):
 
 
 class PairFeatures(nn.Module):
-    """F of both directions of a pair from their boxes, in place of union features."""
+    """F of both directions of a pair from boxes and classes, in place of union features."""
 
     config: nn.FrozenDict
 
     @nn.compact
     def __call__(self, operands: dict, rows: dict) -> Float[Array, "m 2 f"]:
-        """float32; `operands` and `rows` as EdgeHead, with image_sizes [b, 2]."""
+        """float32; `operands` and `rows` as EdgeHead, with image_sizes [b, 2], classes [b, n, e]."""
         config, image, keys = self.config, rows["images"], rows.get("keys")
         a, b = (operands["boxes"][image, rows[name]] for name in ("i", "j"))
         sizes = operands["image_sizes"][image]
-        x = jnp.stack([pair_geometry(a, b, sizes), pair_geometry(b, a, sizes)], axis=1)
+        geometry = jnp.stack([pair_geometry(a, b, sizes), pair_geometry(b, a, sizes)], axis=1)
+        first, second = (operands["classes"][image, rows[name]] for name in ("i", "j"))
+        classes = [jnp.concatenate(pair, axis=-1) for pair in ((first, second), (second, first))]
+        x = jnp.concatenate([geometry, jnp.stack(classes, axis=1)], axis=-1)
         x = nn.relu(Linear(config["fc_dim"], name="fc6")(x))
         x = row_dropout(x, fold(keys, 0), config["dropout"])
         return Linear(config["pooling_dim"], name="fc7")(x)

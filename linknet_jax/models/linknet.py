@@ -71,8 +71,11 @@ class LinkNet(nn.Module):
         if labels is None:
             labels = 1 + jnp.argmax(o4[..., 1:], axis=-1)
         labels = jnp.where(box_mask, labels, 0)
-        e0, e1 = self._edges(labels, o3, o4, box_mask)
+        k1 = self._label_matrix("K1")
+        e0, e1 = self._edges(k1, labels, o3, o4, box_mask)
         operands |= {"E1": e1, "labels": labels}
+        if not config["visual"]:
+            operands["classes"] = k1[labels]
         operands["layout"] = self._layout(boxes, pair_mask, train)
         g2 = self._predicates(operands, pair_mask, keys, trunk.stride, train)
         r1, r2 = [*matrices, None, None][:2]
@@ -116,9 +119,9 @@ class LinkNet(nn.Module):
         o3 = o3.astype(jnp.float32)
         return o3, Linear(self.num_objects, name="fc3")(o3), matrices
 
-    def _edges(self, labels, o3, o4, box_mask):
+    def _edges(self, k1, labels, o3, o4, box_mask):
         """E0 (eqs. 10, 11, Table 2b) and E1 as [b, n, (subject, object), pooling_dim]."""
-        config, k1 = self.config, self._label_matrix("K1")
+        config = self.config
         soft = config["e0_label"] == "softmax"
         e0 = [jax.nn.softmax(o4) @ k1 if soft else k1[labels]]
         if config["e0_context"]:

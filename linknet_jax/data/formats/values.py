@@ -66,7 +66,8 @@ def read_json(path: epath.Path, kind: type) -> Any:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}; copy it again") from error
     if not isinstance(value, kind):
-        raise ValueError(f"{path} must hold a JSON {kind.__name__}, got {type(value).__name__}")
+        name = {dict: "object", list: "list"}[kind]
+        raise ValueError(f"{path} must hold a JSON {name}, got {shown(value)}")
     return value
 
 

@@ -78,6 +78,7 @@ def read(folder: epath.Path, photographs: Photographs) -> Collection:
         Finding("error", str(h5_path), f"image {images[row]['image_id']!r}, row {row}", message)
         for row, message in problems
     ]
+    findings += [] if wrong else _unused(arrays, table, h5_path)
     table = table.select(np.setdiff1d(table.rows, [row for row, _ in wrong]))
     split = arrays["split"][table.rows]
     # Its boxes were cut to the square around the image, so that some miss the image itself.
@@ -166,7 +167,7 @@ def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is no complete HDF5 file: {error}; copy it again") from error
     missing = [name for name in (*NEEDED, boxes) if name not in arrays]
     if missing:
-        raise ValueError(f"{path}: no dataset {', '.join(missing)}; has {', '.join(stored)}")
+        raise ValueError(f"{path}: no dataset {', '.join(missing)}; has {stored}")
     arrays |= {"boxes": arrays.pop(boxes), "frame": np.array(FRAMES[boxes])}
     _check_arrays(arrays, path)
     return arrays
@@ -269,6 +270,17 @@ def _ranges(arrays: dict, kind: str, total: int) -> tuple[np.ndarray, np.ndarray
     wrong[np.repeat(np.arange(len(counts)), counts)[shared]] = True
     counts[wrong] = 0
     return np.where(counts > 0, first, 0), counts, np.flatnonzero(wrong)
+
+
+def _unused(arrays: dict, table: AnnotationTable, path: epath.Path) -> list[Finding]:
+    """Warnings about boxes and relations in no image's range, as if ranges began too late."""
+    used = {"labels": len(table.labels), "predicates": len(table.relations)}
+    return [
+        Finding("warning", str(path), name, f"{unused} of {len(arrays[name])} rows are in no "
+                "image's range and not used; copy the file again unless that is on purpose")
+        for name, count in used.items()
+        if (unused := len(arrays[name]) - count)
+    ]  # fmt: skip
 
 
 def _image(table: AnnotationTable, row: int) -> dict:

@@ -1,0 +1,152 @@
+"""The command `python -m linknet_jax.data`: every verb once, and wrong usage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import damage
+import pytest
+
+from linknet_jax.data import files, photographs
+from linknet_jax.data.__main__ import main
+from linknet_jax.data.locations import load_locations
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    files.load.cache_clear()
+    photographs._listing.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small data set in JSON Lines with photographs."""
+    world, path = damage.World("jsonl"), tmp_path / "data"
+    path.mkdir()
+    damage.store(path, world.files, world.photographs)
+    return path
+
+
+def raw(folder):
+    """Two images of Visual Genome as it is released."""
+    folder.mkdir()
+    names = ("man", "hat")
+    boxes = [{"object_id": k, "names": [n], "x": 5 + k, "y": 5, "w": 50, "h": 60 + k}
+             for k, n in enumerate(names)]  # fmt: skip
+    relation = {"predicate": "wearing", "relationship_id": 3, "synsets": []}
+    ends = {role: {**boxes[k], "name": names[k]} for k, role in enumerate(("subject", "object"))}
+    contents = {
+        "image_data": {"width": 400, "height": 300},
+        "objects": {"objects": boxes},
+        "relationships": {"relationships": [{**relation, **ends}]},
+    }
+    for name, content in contents.items():
+        text = json.dumps([{"image_id": k, **content} for k in (1, 2)])
+        (folder / f"{name}.json").write_text(text)
+    return folder
+
+
+def run(capsys, *arguments):
+    """(exit status, stdout, stderr)."""
+    status = main([str(a) for a in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_check(folder, capsys):
+    status, out, _ = run(capsys, "check", folder)
+    assert status == 0 and "train: 4 images" in out and "0 errors, 0 warnings" in out
+    (folder / "images" / "1.jpg").unlink()
+    files.load.cache_clear(), photographs._listing.cache_clear()
+    status, out, _ = run(capsys, "check", folder)
+    assert status == 2 and "'1.jpg'" in out
+    assert run(capsys, "check", folder, "--no-images")[0] == 0
+    assert run(capsys, "check", folder, "--images", folder / "images")[0] == 2
+
+
+def test_check_lists_all_on_demand(folder, capsys):
+    line = '{"image_id": %d, "width": 0, "height": 1, "objects": [], "relations": []}\n'
+    (folder / "val.jsonl").write_text("".join(line % k for k in range(8)))
+    _, out, _ = run(capsys, "check", folder)
+    assert out.count("width 0") == 5 and "3 more of this kind" in out
+    _, out, _ = run(capsys, "check", folder, "--all")
+    assert out.count("width 0") == 8 and "more of this kind" not in out
+
+
+def test_stats(folder, tmp_path, capsys):
+    status, out, _ = run(capsys, "stats", folder, "--out", tmp_path / "stats")
+    assert status == 0 and "horse" in out
+    assert json.loads((tmp_path / "stats" / "stats.json").read_text())
+    assert list((tmp_path / "stats").glob("*.png"))
+
+
+@pytest.mark.parametrize("layout", files.FORMATS)
+def test_convert(folder, tmp_path, capsys, layout):
+    target = tmp_path / "target"
+    status, out, _ = run(capsys, "convert", folder, target, "--format", layout)
+    assert status == 0 and "train: 4 images" in out
+    files.load.cache_clear()
+    assert run(capsys, "check", target, "--images", folder / "images")[0] == 0
+
+
+def test_build(tmp_path, capsys):
+    status, out, _ = run(capsys, "build", raw(tmp_path / "raw"), tmp_path / "target")
+    assert status == 0 and f"written to {tmp_path / 'target'}" in out
+    names = {"VG-SGG.h5", "VG-SGG-dicts.json", "image_data.json", "report.json"}
+    assert {p.name for p in (tmp_path / "target").iterdir()} == names
+    assert run(capsys, "check", tmp_path / "target")[0] == 1  # there are no photographs
+
+
+@pytest.mark.parametrize("arguments", [[], ["--list"]])
+def test_download_lists_what_there_is(capsys, arguments):
+    status, out, _ = run(capsys, "download", *arguments)
+    assert status == 0 and all(name in out for name in load_locations(None))
+
+
+WRONG = {
+    "no verb": ([], "VERB"),
+    "unknown verb": (["chek"], "chek"),
+    "no folder": (["check"], "folder"),
+    "unknown option": (["check", "{data}", "--every"], "--every"),
+    "no format": (["convert", "{data}", "{new}"], "--format"),
+    "unknown format": (["convert", "{data}", "{new}", "--format", "voc"], "voc"),
+    "no number": (["stats", "{data}", "--val-images", "many"], "many"),
+    "no target": (["build", "{data}"], "target"),
+    "stats of nothing": (["stats", "{new}"], "is no folder"),
+    "stats of too few": (["stats", "{data}", "--val-images", "99"], "no image"),
+    "convert of nothing": (["convert", "{new}", "{new}", "--format", "coco"], "is no folder"),
+    "convert into itself": (["convert", "{data}", "{data}", "--format", "coco"], "not an empty"),
+    "convert to a file": (["convert", "{data}", "{data}/x", "--format", "coco"], "not an empty"),
+    "images nowhere": (["convert", "{data}", "{new}", "--format", "vrd", "--images", "/x"], "/x"),
+    "build of nothing": (["build", "{new}", "{new}2"], "is missing"),
+    "build into data": (["build", "{new}", "{data}"], "not an empty"),
+    "build with no dicts": (["build", "{new}", "{new}2", "--dicts", "{new}/d.json"], "d.json"),
+    "download of nothing": (["download", "no_such_thing"], "no_such_thing"),
+    "locations nowhere": (["download", "--list", "--locations", "{new}/l.json"], "l.json"),
+    "locations wrong": (["download", "--list", "--locations", "{data}/x"], "x"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_usage_is_a_message(folder, tmp_path, capsys, name):
+    arguments, text = WRONG[name]
+    (folder / "x").write_text("{")
+    places = {"data": folder, "new": tmp_path / "new"}
+    try:
+        status = main([a.format(**places) for a in arguments])
+    except SystemExit as wrong:  # argparse
+        status = wrong.code
+    out, err = capsys.readouterr()
+    assert status == 2 and text in err, (out, err)
+    assert "Traceback" not in out + err and not (tmp_path / "new").exists()
+
+
+def test_as_a_program(folder):
+    """TensorFlow takes seconds to import and is not needed for any verb."""
+    program = "import sys; sys.modules['tensorflow'] = None\n"
+    program += "import runpy; runpy.run_module('linknet_jax.data', run_name='__main__')"
+    for verb, status in (("check", 0), ("chek", 2)):
+        command = [sys.executable, "-c", program, verb, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
