@@ -77,6 +77,8 @@ def _relations(config: ConfigDict) -> Iterable[str]:
         yield f"data.image_size={config.data.image_size}: must be at least {2 * stride}"
     if config.data.max_objects < 2:
         yield f"data.max_objects={config.data.max_objects}: must be at least 2, to have pairs"
+    if config.data.images_with == "boxes" and config.data.overlap_filter:
+        yield "data.overlap_filter=True: drops the images that images_with=boxes keeps"
     if train.batch_size % train.accumulation:
         yield (
             f"train.batch_size={train.batch_size}: must be a multiple of "

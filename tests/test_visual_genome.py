@@ -13,7 +13,8 @@ from etils import epath
 from graphs import annotation, assert_same, collection
 from test_formats import WRONG, check, places, replaced
 
-from linknet_jax.data.collection import BACKGROUND, Collection, pack, raise_errors
+from linknet_jax.data.collection import BACKGROUND, Collection, compact, pack, raise_errors
+from linknet_jax.data.formats import vg_boxes, vg_writer
 from linknet_jax.data.formats import visual_genome as vg
 from linknet_jax.data.photographs import Photographs
 from linknet_jax.types import Vocabulary
@@ -79,16 +80,16 @@ def test_decoding_by_the_table():
     """Truncation towards zero moves odd sizes by a pixel, except at 0."""
     rows = np.int32([(10, 10, 7, 6), (0, 0, 1, 1), (3, 3, 7, 7), (5, 5, 2, 3)])
     expected = [(6, 7, 13, 13), (0, 0, 1, 1), (0, 0, 7, 7), (4, 3, 6, 6)]
-    np.testing.assert_array_equal(vg.decode(rows), expected)
-    floats = vg.decode(rows.astype(np.float32))
+    np.testing.assert_array_equal(vg_boxes.decode(rows), expected)
+    floats = vg_boxes.decode(rows.astype(np.float32))
     np.testing.assert_array_equal(floats[:2], [(6.5, 7, 13.5, 13), (-0.5, -0.5, 0.5, 0.5)])
-    assert floats.dtype == vg.decode(rows).dtype == np.float64
+    assert floats.dtype == vg_boxes.decode(rows).dtype == np.float64
 
 
 @pytest.mark.parametrize("kind", [np.int16, np.int32, np.int64, np.uint16])
 def test_decoding_equals_a_loop(kind):
     rows = np.random.default_rng(0).integers(0, 1025, (2000, 4)).astype(kind)
-    for (cx, cy, w, h), box in zip(rows.tolist(), vg.decode(rows), strict=True):
+    for (cx, cy, w, h), box in zip(rows.tolist(), vg_boxes.decode(rows), strict=True):
         x1, y1 = int(cx - w / 2), int(cy - h / 2)  # int() cuts off
         assert box.tolist() == [x1, y1, x1 + w, y1 + h]
 
@@ -98,19 +99,19 @@ def test_every_whole_box_is_stored_exactly(frame):
     low = np.array([(a, b) for a in range(frame) for b in range(a + 1, frame + 1)])
     x, y = np.repeat(low, len(low), axis=0), np.tile(low, (len(low), 1))
     boxes = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1).astype(np.float64)
-    rows = vg.encode(boxes, np.full(len(boxes), frame), frame)
-    np.testing.assert_array_equal(vg.decode(rows), boxes)
+    rows = vg_boxes.encode(boxes, np.full(len(boxes), frame), frame)
+    np.testing.assert_array_equal(vg_boxes.decode(rows), boxes)
     assert rows.dtype == np.int32 and (rows >= 0).all()
     # In an image of half the size, where every coordinate is a multiple of one half.
-    rows = vg.encode(boxes / 2, np.full(len(boxes), frame / 2), frame)
-    np.testing.assert_array_equal(vg.decode(rows) / 2, boxes / 2)
+    rows = vg_boxes.encode(boxes / 2, np.full(len(boxes), frame / 2), frame)
+    np.testing.assert_array_equal(vg_boxes.decode(rows) / 2, boxes / 2)
 
 
 def test_other_boxes_grow_to_whole_numbers_inside_the_frame():
     rng = np.random.default_rng(1)
     sides = rng.integers(100, 3000, 500)
     boxes = np.sort(rng.random((500, 2, 2)), axis=1).reshape(500, 4) * sides[:, None]
-    back = vg.decode(vg.encode(boxes, sides, 1024)) * (sides / 1024)[:, None]
+    back = vg_boxes.decode(vg_boxes.encode(boxes, sides, 1024)) * (sides / 1024)[:, None]
     assert (np.abs(back - boxes) <= 1.001 * sides[:, None] / 1024).all()
     assert (back >= 0).all() and (back <= sides[:, None] + 1e-9).all()
 
@@ -338,7 +339,7 @@ def test_damaged_values(tmp_path, seed):
         path.write_text(json.dumps(replaced(value, place, rng.choice(WRONG))))
         assert_sound(folder, path, (seed, number, place))
         path.write_text(text)
-    arrays = vg._stored(small(seed).splits)
+    arrays = vg_writer._stored(small(seed).splits)
     for _ in range(20):
         name = rng.choice(sorted(arrays))
         array = arrays[name].copy()
@@ -390,7 +391,7 @@ def test_what_came_from_whole_numbers_is_written_as_such(tmp_path):
     (tmp_path / "again").mkdir()
     vg.write(first, epath.Path(tmp_path / "again"))
     with h5py.File(tmp_path / "again" / vg.H5[0]) as h5:
-        assert vg.EXACT not in h5
+        assert vg_writer.EXACT not in h5
     assert_same(vg.read(epath.Path(tmp_path / "again"), NONE), first)
 
 
@@ -433,5 +434,5 @@ def test_public_files(tmp_path, name, sizes):
     again = vg.read(epath.Path(tmp_path), NONE)
     for k, table in result.splits.items():
         for key in ("image_ids", "sizes", "boxes", "labels", "relations", "box_start"):
-            left, right = (getattr(vg.compact(t), key) for t in (table, again.splits[k]))
+            left, right = (getattr(compact(t), key) for t in (table, again.splits[k]))
             np.testing.assert_array_equal(left, right)

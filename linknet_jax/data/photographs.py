@@ -54,6 +54,6 @@ def photographs_of(folder: epath.Path, setting: str = "") -> Photographs:
     return Photographs(folders)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)
 def _listing(folder: epath.Path) -> frozenset[str]:
     return frozenset(p.name for p in folder.iterdir()) if folder.is_dir() else frozenset()

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 DEEPEST = 100  # ijson's memory grows with the square of the depth; data sets have a few levels
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_OTHERS = bytes(set(range(256)) - set(b'"[]{}'))
 _STEPS = np.zeros(256, np.int64)  # of the depth, by byte
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
@@ -59,7 +60,7 @@ class _Shallow:
         data = self._file.read(size)
         text = _ESCAPE.sub(b"", self._escape + data)
         self._escape = b"\\" if text.endswith(b"\\") else b""  # of the next byte
-        codes = np.frombuffer(text, np.uint8)
+        codes = np.frombuffer(text.translate(None, _OTHERS), np.uint8)
         quotes = self._quoted + np.cumsum(codes == ord('"'))
         depths = self._depth + np.cumsum(np.where(quotes % 2, 0, _STEPS[codes]))
         if depths.max(initial=0) > DEEPEST:

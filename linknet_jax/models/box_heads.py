@@ -31,7 +31,7 @@ class PairFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, operands: dict, rows: dict) -> Float[Array, "m 2 f"]:
-        """float32; `operands` and `rows` as EdgeHead, with image_sizes [b, 2], classes [b, n, e]."""
+        """float32; `operands` and `rows` as EdgeHead; classes [b, n, e] are rows of K1."""
         config, image, keys = self.config, rows["images"], rows.get("keys")
         a, b = (operands["boxes"][image, rows[name]] for name in ("i", "j"))
         sizes = operands["image_sizes"][image]

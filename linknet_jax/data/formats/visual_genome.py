@@ -5,13 +5,11 @@ Also other class counts, string ids, float boxes, missing boxes_512 and addition
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import h5py
 import numpy as np
 from etils import epath
-from jaxtyping import Float, Int
 
 from linknet_jax.data.collection import (
     BACKGROUND,
@@ -19,44 +17,25 @@ from linknet_jax.data.collection import (
     AnnotationTable,
     Collection,
     Finding,
-    compact,
     runs,
     starts,
 )
 from linknet_jax.data.formats.values import LARGEST, read_json, shown
+from linknet_jax.data.formats.vg_boxes import decode
+from linknet_jax.data.formats.vg_writer import EXACT, FILES, write
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.photographs import Photographs
 from linknet_jax.types import Vocabulary
 
-H5 = ("VG-SGG.h5", "VG-SGG-with-attri.h5")
-DICTS = ("VG-SGG-dicts.json", "VG-SGG-dicts-with-attri.json")
-IMAGES = "image_data.json"
+__all__ = ["read", "read_vocabulary", "recognises", "write"]
+
+H5 = (FILES[0], "VG-SGG-with-attri.h5")
+DICTS = (FILES[1], "VG-SGG-dicts-with-attri.json")
+IMAGES = FILES[2]
 WITHOUT_ROW = {1592, 1722, 4616, 4617}  # in the official image_data.json, not in its h5
-EXACT = "boxes_xyxy"  # of `write`: float64 pixels, where the integers would round
 FRAMES = {EXACT: 0, "boxes_1024": 1024, "boxes_512": 512}  # best first; longer side, 0 = pixels
 RANGES = ("img_to_first_box", "img_to_last_box", "img_to_first_rel", "img_to_last_rel")
 NEEDED = (*RANGES, "labels", "predicates", "relationships", "split")
-
-
-def decode(boxes: np.ndarray) -> Float[np.ndarray, "n 4"]:
-    """Stored (cx, cy, w, h) to xyxy; whole numbers are truncated as peers do (METHOD 4.2)."""
-    boxes = np.asarray(boxes).reshape(-1, 4)
-    low = boxes[:, :2] - boxes[:, 2:] / 2
-    if np.issubdtype(boxes.dtype, np.integer):
-        low = np.trunc(low) + 0.0  # 0 for -0
-    return np.concatenate([low, low + boxes[:, 2:]], axis=1).astype(np.float64)
-
-
-def encode(
-    boxes: Float[np.ndarray, "n 4"], sides: Int[np.ndarray, "n"], frame: int
-) -> Int[np.ndarray, "n 4"]:
-    """xyxy pixels of images with these longer sides to what `decode` gives back where it can."""
-    scaled = np.nan_to_num(boxes) * (frame / sides)[:, None]
-    low = np.clip(np.floor(scaled[:, :2] + 1e-6), 0, frame - 1)
-    size = np.ceil(scaled[:, 2:] - scaled[:, :2] - 1e-6)
-    size = np.clip(size, 1, frame - low)
-    half = np.where(low > 0, np.ceil(size / 2), np.floor(size / 2))
-    return np.concatenate([low + half, size], axis=1).astype(np.int32)
 
 
 def read(folder: epath.Path, photographs: Photographs) -> Collection:
@@ -92,19 +71,6 @@ def read(folder: epath.Path, photographs: Photographs) -> Collection:
 def recognises(folder: epath.Path) -> bool:
     """Whether the folder has an h5 of this layout."""
     return any((folder / name).exists() for name in H5)
-
-
-def write(collection: Collection, folder: epath.Path) -> list[str]:
-    """Stores the three files; nothing is lost, as float64 boxes go in where integers round."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {k: compact(t) for k, t in collection.splits.items()}
-    images = [_image(t, row) for t in tables.values() for row in range(len(t))]
-    (folder / IMAGES).write_text(json.dumps(images))
-    (folder / DICTS[0]).write_text(json.dumps(_dicts(collection.vocabulary, tables)))
-    with (folder / H5[0]).open("wb") as file, h5py.File(file, "w") as h5:
-        for name, values in _stored(tables).items():
-            h5.create_dataset(name, data=values, compression="gzip")
-    return []
 
 
 def _existing(folder: epath.Path, names: tuple[str, ...]) -> epath.Path:
@@ -281,57 +247,3 @@ def _unused(arrays: dict, table: AnnotationTable, path: epath.Path) -> list[Find
         for name, count in used.items()
         if (unused := len(arrays[name]) - count)
     ]  # fmt: skip
-
-
-def _image(table: AnnotationTable, row: int) -> dict:
-    width, height = map(int, table.sizes[row])
-    name = table.file_names[row]
-    return {"image_id": table.image_ids[row], "width": width, "height": height} | (
-        {"file_name": name} if name else {}
-    )
-
-
-def _dicts(vocabulary: Vocabulary, tables: dict[str, AnnotationTable]) -> dict:
-    result = {}
-    for key, names, values in (
-        ("label", vocabulary.objects, [t.labels for t in tables.values()]),
-        ("predicate", vocabulary.predicates, [t.relations[:, 2] for t in tables.values()]),
-    ):
-        counts = np.bincount(np.concatenate([[0], *values]), minlength=len(names))
-        result[f"{key}_to_idx"] = {name: k for k, name in enumerate(names) if k}
-        result[f"idx_to_{key}"] = {str(k): name for k, name in enumerate(names) if k}
-        count = {name: int(counts[k]) for k, name in enumerate(names) if k}
-        result["object_count" if key == "label" else "predicate_count"] = count
-    return result
-
-
-def _stored(tables: dict[str, AnnotationTable]) -> dict[str, np.ndarray]:
-    """The datasets of the h5, the splits one after the other."""
-    ordered = list(tables.values())
-    box_counts = np.concatenate([t.box_counts for t in ordered])
-    rel_counts = np.concatenate([t.relation_counts for t in ordered])
-    boxes = np.concatenate([t.boxes for t in ordered])
-    relations = np.concatenate([t.relations for t in ordered])
-    sides = np.concatenate([t.sizes for t in ordered]).max(axis=1).repeat(box_counts)
-    first_box, first_rel = starts(box_counts)[:-1], starts(rel_counts)[:-1]
-    result = {f"boxes_{frame}": encode(boxes, sides, frame) for frame in (512, 1024)}
-    back = decode(result["boxes_1024"]) * (sides / 1024.0)[:, None]
-    if not np.array_equal(back, boxes):
-        result[EXACT] = boxes
-    return result | {
-        "labels": np.concatenate([t.labels for t in ordered])[:, None],
-        "predicates": relations[:, 2:],
-        "relationships": np.int32(relations[:, :2] + first_box.repeat(rel_counts)[:, None]),
-        "split": np.repeat([SPLITS.index(k) for k in tables], [len(t) for t in ordered]),
-        **_ends("box", first_box, box_counts),
-        **_ends("rel", first_rel, rel_counts),
-    }
-
-
-def _ends(kind: str, first: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """First and last row of every image, -1 where it has none."""
-    last = np.where(counts > 0, first + counts - 1, -1)
-    return {
-        f"img_to_first_{kind}": np.where(counts > 0, first, -1).astype(np.int32),
-        f"img_to_last_{kind}": last.astype(np.int32),
-    }

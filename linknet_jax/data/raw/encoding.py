@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from linknet_jax.data.formats.visual_genome import decode
+from linknet_jax.data.formats.vg_boxes import decode
 
 FRAME = 1024
 
