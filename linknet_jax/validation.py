@@ -116,7 +116,7 @@ def _evaluation(config: ConfigDict) -> Iterable[str]:
     if not ks or not all(type(k) is int and 1 <= k <= FREE_PREDICTIONS for k in ks):
         yield f"eval.ks={ks}: must be integers from 1 to {FREE_PREDICTIONS}, as (20,50)"
         return
-    metrics = [f"{kind}@{k}" for k in config.eval.ks for kind in ("R", "ng-R", "mR", "ng-mR")]
+    metrics = [f"{kind}@{k}" for k in config.eval.ks for kind in ("R", "ng-R", "mR", "ng-mR", "F1")]
     if config.eval.metric not in metrics:
         yield f"eval.metric={config.eval.metric!r}: must be one of {', '.join(metrics)}"
 
