@@ -56,7 +56,7 @@ BOXES = {
     "train.eval_every": 235,
     "checkpoint.every": 235,
     "eval.batch_size": 128,
-    "eval.metric": "R@50",
+    "eval.metric": "F1@100",  # R@100 stays flat while mR@100 still grows
 }
 
 DATASETS = {
