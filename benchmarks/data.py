@@ -16,7 +16,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -114,7 +114,7 @@ def pillow(paths: list[str], config: ConfigDict) -> dict[str, Callable[[], np.nd
         return np.asarray(canvas.resize(size, Image.Resampling.BILINEAR))
 
     def run() -> np.ndarray:
-        with threads.ThreadPoolExecutor(config.threads) as executor:
+        with ThreadPoolExecutor(config.threads) as executor:
             images = list(executor.map(load, paths))
         return np.stack(images[-BATCH:])
 

@@ -60,7 +60,7 @@ def _data() -> dict:
         "seed": 0,  # of the synthetic scenes
         "train_images": 4000,  # of the synthetic splits, as test_images
         "test_images": 500,
-        "val_images": 200,  # without a split of their own the first for training; 0 = a tenth
+        "val_images": 200,  # of files without a val split: the first of train; 0 = a tenth
         "val_list": "shared",  # shared by detector and relation model | motifs (METHOD 0.6)
         "images_with": "relations",  # relations | boxes (detector): other images are left out
         "overlap_filter": False,  # train only on relations of boxes that touch (SGDet)

@@ -74,8 +74,8 @@ class SceneGraph:
     """What LinkNet computes for a batch; letters are the paper's, with equation numbers.
 
     Attributes:
-      box_logits: the detector's own classifier on every box, the source of l_i; None, as what
-        follows from it, where the model sees no pixels.
+      box_logits: the detector's own classifier on every box, the source of l_i. None where the
+        model sees no pixels, as `context` and `context_logits`.
       context: pooled image feature c.
       context_logits: multi-label logits of M-hat (eq. 9).
       R1, R2: relational embedding matrices (eqs. 1, 4); None when the stack has fewer.

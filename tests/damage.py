@@ -74,11 +74,13 @@ def check_row(batch, row, scene, split, visual, vocabulary):
     Classes are compared by name.
     """
     longer = max(scene.width, scene.height)
-    covered = [max(1, n * SIDE // longer) for n in (scene.height, scene.width)]
-    np.testing.assert_allclose(batch.image_sizes[row], covered, atol=1)
-    if visual:
+    height, width = scene.height, scene.width
+    if visual:  # its shape counts, where boxes are parts of the longer side
         content = pixels(scene.photograph)
         height, width = content.shape[:2]
+    covered = [max(1, n * SIDE // max(width, height)) for n in (height, width)]
+    np.testing.assert_allclose(batch.image_sizes[row], covered, atol=1)
+    if visual:
         canvas = np.empty((max(height, width),) * 2 + (3,), np.uint8)
         canvas[:] = PADDING
         canvas[:height, :width] = content
@@ -87,7 +89,7 @@ def check_row(batch, row, scene, split, visual, vocabulary):
         assert difference.max() <= 1, f"pixels of {scene.name}"
     assert batch.box_mask[row].tolist() == [k < len(scene.boxes) for k in range(4)]
     for k, (box, label) in enumerate(zip(scene.boxes, scene.labels, strict=True)):
-        limits = (scene.width, scene.height) * 2
+        limits = [n * longer / max(width, height) for n in (width, height)] * 2
         box = [min(max(v, 0), n) for v, n in zip(box, limits, strict=True)] \
             if split == "train" else box  # fmt: skip
         np.testing.assert_allclose(batch.boxes[row, k], np.array(box) * SIDE / longer, rtol=1e-5)

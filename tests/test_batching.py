@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -39,16 +41,18 @@ class Source:
     truth = None
 
 
-def batch(indices, epochs=None, max_objects=5, seed=0, scale=0.5, flips=None):
+def batch(
+    indices, epochs=None, max_objects=5, seed=0, scale=0.5, flips=None, sizes=None, clip=False
+):
     b = len(indices)
     epochs = np.zeros(b, int) if epochs is None else np.array(epochs)
     flips = np.zeros(b, bool) if flips is None else np.array(flips)
     return make_batch(
         Source,
         np.full((b, 8, 8, 3), 9, np.uint8),
-        np.full((b, 2), 8, np.float32),
+        np.tile(np.float32(sizes or (80 * scale, 100 * scale)), (b, 1)),
         np.full(b, scale),
-        Draw(np.array(indices), epochs, flips),
+        Draw(np.array(indices), epochs, flips, clip),
         max_objects,
         seed,
     )
@@ -82,6 +86,25 @@ def test_mirrored_images():
     flipped = batch([1] * 50, np.arange(50), flips=np.ones(50, bool))
     np.testing.assert_array_equal(flipped.predicates, batch([1] * 50, np.arange(50)).predicates)
     assert not result.example_mask[2] and not result.box_mask[2].any()
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("sizes", [(40, 50), (39.2, 50), (50, 30), (10, 50)])
+def test_boxes_are_mirrored_and_cut_within_the_photograph(monkeypatch, sizes, clip):
+    """Annotated are 100 x 80 pixels, of which 1 is rounding; else the photograph's shape counts."""
+    boxes = np.array([(-5, 10, 50, 60), (40, 15, 99, 79), (95, 90, 99, 99), (-9, 1, 0, 5.0)])
+    found = dataclasses.replace(ANNOTATIONS[1], boxes=boxes)
+    monkeypatch.setattr(Source, "annotations", [found])
+    result = batch([0, 0], sizes=sizes, flips=[False, True], clip=clip).boxes[:, :4]
+    height, width = (40, 50) if sizes[0] == 39.2 else sizes
+    for row, flip in zip(result, (False, True), strict=True):
+        for box, (x1, y1, x2, y2) in zip(row, boxes * 0.5, strict=True):
+            expected = [width - x2, y1, width - x1, y2] if flip else [x1, y1, x2, y2]
+            limits = (width, height) * 2
+            cut = [min(max(v, 0), n) for v, n in zip(expected, limits, strict=True)]
+            if clip and cut[0] < cut[2] and cut[1] < cut[3]:
+                expected = cut
+            np.testing.assert_allclose(box, expected, atol=1e-5)
 
 
 def test_one_of_several_predicates_is_drawn_uniformly_among_annotations():

@@ -89,6 +89,7 @@ def flipped_byte(content):
 
 
 UNREADABLE = r"2\.jpg"
+OTHER_SHAPE = r"2.*40.*64"
 PHOTOGRAPHS = {
     **{f"cut to {n} bytes": (lambda c, n=n: c[:n], UNREADABLE) for n in (0, 1, 2, 3, 20, 300, -40)},
     "half": (lambda c: c[: len(c) // 2], UNREADABLE),
@@ -106,10 +107,10 @@ PHOTOGRAPHS = {
     "gif half": (lambda c: (d := saved("GIF")(c))[: len(d) // 2], UNREADABLE),
     "bmp half": (lambda c: (d := saved("BMP")(c))[: len(d) // 2], UNREADABLE),
     "tiff of floats": (saved("TIFF", "32"), "32 bits"),
-    "lying": (resized(64, 40), r"2.*40.*64"),
-    "another image": (resized(64, 64), r"2.*40.*64"),
-    "tiny": (resized(1, 1), r"2.*40.*64"),
-    "sideways": (lambda c: saved("JPEG")(resized(64, 40)(c)), r"2.*40.*64"),
+    "lying": (resized(64, 40), OTHER_SHAPE),
+    "another image": (resized(64, 64), OTHER_SHAPE),
+    "tiny": (resized(1, 1), OTHER_SHAPE),
+    "sideways": (lambda c: saved("JPEG")(resized(64, 40)(c)), OTHER_SHAPE),
     "cut by its end": (lambda c: c[:-2], UNREADABLE),
     "one byte short": (lambda c: c[:-1], UNREADABLE),
     "more behind it": (lambda c: c + b"\0" * 99, damage.LOADS),
@@ -138,6 +139,8 @@ PHOTOGRAPHS = {
 @pytest.mark.parametrize("layout", ["vrd", "visual_genome", "jsonl"])
 def test_photographs(tmp_path, capsys, layout, name):
     world, (change, expected) = damage.World(layout), PHOTOGRAPHS[name]
+    if layout == "visual_genome" and expected == OTHER_SHAPE:
+        expected = damage.LOADS  # its boxes are parts of the longer side, which fit any photograph
     world.show(change(world.scenes[1].photograph))
     damage.verify(tmp_path, capsys, world, expected)
 

@@ -207,8 +207,11 @@ GENOME = [
     *cases((M, 1, "image_id"), "image", 1, None, 2.5, [2], True, ...),
     *cases((M, 1, "file_name"), IMAGES, 3, None, []),
     *cases((M, 1), IMAGES, None, 3, [], "x", {}),
-    # sizes that are exchanged change the shape, not the scale
-    *cases((M, 1), r"2.*64 x 40", {"image_id": 2, "width": 64, "height": 40}),
+    # boxes are parts of the longer side, whatever its length and the shape are said to be
+    *cases((M, 1), LOADS, {"image_id": 2, "width": 64, "height": 40},
+           {"image_id": 2, "width": 500, "height": 3}, {"image_id": 2, "width": 7, "height": 9}),
+    *cases((M, 1), [r"image 2.*64 x 40; boxes are scaled to fit"],
+           {"image_id": 2, "width": 64, "height": 40}),
     *cases((D, "idx_to_label"), LOADS, ..., {"0": "__background__", "1": "man", "2": "hat",
            "3": "horse"}),
     *cases((D, "label_to_idx"), LOADS, {"horse": 3, "__background__": 0, "hat": 2, "man": 1}),

@@ -76,6 +76,12 @@ def test_counterparts():
     names = ("background", "left of", "near", "right of", "bright", "rightmost")
     assert counterparts(names).tolist() == [0, 3, 2, 1, 4, 5]
     assert counterparts(names).dtype == np.int32
+    names = ("LEFT OF", "RIGHT OF", "toLeftOf", "toRightOf", "COPYRIGHT", "leftOf", "rightOf")
+    assert counterparts(names).tolist() == [1, 0, 3, 2, 4, 6, 5]
+    names = ("leftover", "copyright", "Righteous", "LEFTOVER", "AlRight")
+    with pytest.raises(ValueError, match="'AlRight'"):  # told rather than overlooked
+        counterparts(names)
+    assert counterparts(names[:-1]).tolist() == [0, 1, 2, 3]
     assert counterparts(VOCABULARY.predicates).tolist() == [0, 1, 3, 2, 5, 4, 7, 6]
     assert counterparts(("left right", "right left")).tolist() == [1, 0]
     with pytest.raises(ValueError, match=r"mirror image of 'to the left_of'.*data.flip=False"):

@@ -26,10 +26,10 @@ MAN, HAT, DOG = (object_(1, 11, 21, 300, 300, "Man"), object_(2, 101, 21, 50, 60
 SIZE = (500, 400)
 
 
-def convert(folder, rows, relations=(), size=SIZE, vocabulary=WORDS, **options):
+def convert(folder, rows, relations=(), size=SIZE, vocabulary=WORDS):
     """The annotation of a single image, and the report."""
     write(folder, {5: list(rows)}, {5: list(relations)}, {5: size})
-    collection, report = convert_raw(epath.Path(folder), vocabulary=vocabulary, **options)
+    collection, report = convert_raw(epath.Path(folder), vocabulary=vocabulary)
     assert collection.findings == [] and balanced(report)
     (annotation,) = collection.splits["test"]  # 0.7 images are none
     return annotation, report
@@ -170,22 +170,17 @@ def test_a_nested_and_an_overlapping_box(tmp_path):
     assert len(a.boxes) == 2
 
 
-def test_aliases_are_given_or_lie_in_the_folder(tmp_path):
+def test_aliases_lie_in_the_folder(tmp_path):
     rows = [object_(1, 11, 21, 300, 300, "Gentlemen"), DOG]
     verbs = [relation(rows[0], "sits on.", DOG)]
     a, _ = convert(tmp_path, rows, verbs)
     assert len(a.boxes) == 1
-    for name, text in (("o.txt", "man,gentlemen"), ("p.txt", "on,sits on")):
-        (tmp_path / name).write_text(text)
-    paths = {"object_aliases": epath.Path(tmp_path) / "o.txt"}
-    paths["predicate_aliases"] = epath.Path(tmp_path) / "p.txt"
-    a, _ = convert(tmp_path, rows, verbs, **paths)
+    (tmp_path / "object_alias.txt").write_text("man,gentlemen")
+    a, _ = convert(tmp_path, rows, verbs)
+    assert a.labels.tolist() == [3, 1] and len(a.relations) == 0
+    (tmp_path / "relationship_alias.txt").write_text("on,sits on")
+    a, _ = convert(tmp_path, rows, verbs)
     assert a.labels.tolist() == [3, 1] and a.relations.tolist() == [[0, 1, 2]]
-    (tmp_path / "o.txt").rename(tmp_path / "object_alias.txt")
-    a, _ = convert(tmp_path, rows)
-    assert a.labels.tolist() == [3, 1]
-    with pytest.raises(ValueError, match=r"o\.txt: there is no such list"):
-        convert(tmp_path, rows, **paths)
 
 
 def test_the_most_frequent_name_of_a_merged_box_is_its_label(tmp_path):
@@ -199,17 +194,6 @@ def test_the_most_frequent_name_of_a_merged_box_is_its_label(tmp_path):
     write(tmp_path, objects, {1: [], 2: [], 3: []}, dict.fromkeys(objects, SIZE))
     collection, _ = convert_raw(epath.Path(tmp_path), vocabulary=WORDS)
     assert [a.labels.tolist() for a in collection.splits["train"]] == [[3], [3]]
-
-
-def test_the_most_frequent_names_as_vocabulary(tmp_path):
-    rows = [MAN, HAT, DOG, object_(4, 300, 1, 60, 60, "zebra"), object_(5, 1, 330, 60, 60, "hat")]
-    relations = [relation(HAT, "near", DOG)] * 2 + [relation(MAN, "on", DOG)]
-    write(tmp_path, {5: rows}, {5: relations}, {5: SIZE})
-    collection, report = convert_raw(epath.Path(tmp_path), vocabulary=(2, 1))
-    assert collection.vocabulary.objects == ("__background__", "hat", "man")
-    assert collection.vocabulary.predicates == ("__background__", "near")
-    (a,) = collection.splits["test"]
-    assert a.labels.tolist() == [2, 1, 1] and len(a.relations) == 0 and balanced(report)
 
 
 def test_vg150_is_the_default(tmp_path):

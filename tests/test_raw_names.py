@@ -11,12 +11,7 @@ from conftest import SHARED
 from etils import epath
 
 from linknet_jax.data.raw.names import Names, clean, read_aliases
-from linknet_jax.data.raw.vocabulary import (
-    box_labels,
-    class_numbers,
-    most_frequent,
-    vg150,
-)
+from linknet_jax.data.raw.vocabulary import box_labels, class_numbers, vg150
 
 
 @pytest.mark.parametrize(
@@ -83,13 +78,6 @@ def test_vg150_is_the_official_vocabulary():
     tables = json.loads(path.read_text())
     assert tables["label_to_idx"] == {n: i for i, n in enumerate(vg150().objects) if i}
     assert tables["predicate_to_idx"] == {n: i for i, n in enumerate(vg150().predicates) if i}
-
-
-def test_most_frequent():
-    counts = np.array([2, 9, 5, 2, 0, 7])
-    spelled = ["b", "", "z", "a", "never", "m"]
-    assert most_frequent(spelled, counts, 3) == ("__background__", "b", "m", "z")
-    assert most_frequent(spelled, counts, 9) == ("__background__", "a", "b", "m", "z")
 
 
 def test_labels_are_the_names_that_most_boxes_have():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -21,7 +23,7 @@ from linknet_jax.config import get_default
 from linknet_jax.data import Dataset, threads
 from linknet_jax.data.collection import BACKGROUND, Collection, pack
 from linknet_jax.data.files import Files
-from linknet_jax.data.formats import visual_genome
+from linknet_jax.data.formats import coco, visual_genome
 from linknet_jax.data.photographs import Photographs
 from linknet_jax.types import Annotation, Vocabulary
 
@@ -135,7 +137,7 @@ def test_every_image_with_boxes_comes_back(folder, prepared):
                 np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
                 assert getattr(a, name).dtype == getattr(b, name).dtype
             path = folder / "images" / (b.file_name or f"{b.image_id}.jpg")
-            assert found.photograph(b.image_id) == path.read_bytes()
+            assert found.photograph(split, b.image_id) == path.read_bytes()
 
 
 def test_records_are_sharded_and_plain_tfds_reads_them(folder, prepared):
@@ -156,8 +158,8 @@ def test_any_number_of_threads(prepared):
     found = records.load(prepared)
     ids = [image.image_id for image in found.collection.splits["train"]] * 20
     with threads.ThreadPoolExecutor(8) as executor:
-        together = list(executor.map(found.photograph, ids))
-    assert together == [found.photograph(image_id) for image_id in ids]
+        together = list(executor.map(functools.partial(found.photograph, "train"), ids))
+    assert together == [found.photograph("train", image_id) for image_id in ids]
 
 
 def test_other_classes_and_string_ids(tmp_path):
@@ -191,6 +193,37 @@ def test_damaged_shards_are_told(prepared, tmp_path, damage):
         shard.unlink()
     with pytest.raises(ValueError, match=r"(?s)copy.*build or copy"):
         records.load(os.fspath(folder))
+
+
+def test_the_same_id_in_two_splits(tmp_path):
+    """As COCO files have it that number each split's images from 0."""
+    rng, size = np.random.default_rng(3), (40, 40)
+    for split, value in (("train", 10), ("val", 120), ("test", 230)):
+        images = [annotation(rng, k, 2, 1, f"{split}-{k}.jpg") for k in range(2)]
+        images = [dataclasses.replace(a, width=40, height=40) for a in images]
+        coco.write(Collection(VG150, {split: pack(images)}), epath.Path(tmp_path / "files"))
+        for a in images:
+            Image.new("RGB", size, (value,) * 3).save(tmp_path / "files" / a.file_name, "JPEG")
+    prepared = build(tmp_path / "files", tmp_path / "data", "tfrecord", "other", 1)
+    for split, value in (("train", 10), ("val", 120), ("test", 230)):
+        source = records.Records(config(prepared), split)
+        for index in range(2):
+            assert np.abs(source.example(index)[0].astype(int) - value).max() < 5
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_boxes_that_miss_their_image_load_as_from_the_files(tmp_path, exact):
+    """VG150's were cut to the square around the image; `exact` ones are stored as pixels."""
+    boxes = np.array([(2, 40, 20, 60), (1, 1, 9, 9 + exact / 3)])
+    labels, relations = np.array([1, 2], np.int32), np.array([[0, 1, 1]], np.int32)
+    images = [Annotation(k, 64, 32, boxes, labels, relations) for k in range(2)]
+    folder = write(tmp_path / "files", {"train": pack(images)})
+    assert visual_genome.read(folder, Photographs([])).relative != exact
+    ready, files = config(build(folder, tmp_path / "data", "tfrecord")), config(folder)
+    found = Dataset(records.Records(ready, "val"), pipeline, ready)
+    wanted = Dataset(Files(files, "val"), threads, files)
+    assert records.load(ready.dir).collection.relative != exact
+    assert_equal(found.evaluation_batches(1), wanted.evaluation_batches(1))
 
 
 def test_undecodable_photograph_is_named(folder, tmp_path):

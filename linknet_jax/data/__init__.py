@@ -27,7 +27,8 @@ class Dataset:
     def __init__(self, source: Source, loader: ModuleType, config: ConfigDict):
         check_max_objects(source.annotations, config.max_objects)
         if config.flip:
-            counterparts(source.vocabulary.objects), counterparts(source.vocabulary.predicates)
+            for names in (source.vocabulary.objects, source.vocabulary.predicates):
+                counterparts(names)  # ValueError now, not at the first flip
         self._source, self._loader, self._config = source, loader, config
 
     @property
@@ -71,7 +72,7 @@ class Dataset:
         mirrored = (
             flips(seed, epochs, indices) if self._config.flip else np.zeros(len(indices), bool)
         )
-        return Draw(indices, epochs, mirrored)
+        return Draw(indices, epochs, mirrored, clip=True)
 
 
 def build(config: ConfigDict, split: str) -> Dataset:
@@ -80,7 +81,7 @@ def build(config: ConfigDict, split: str) -> Dataset:
     if name == "synthetic":
         source = Synthetic(config.data, split)
     elif name == "tfds":
-        source = _tensorflow("tfds.records").Records(config.data, split)
+        source = _tensorflow("tfds.records").Records(config.data, split, pixels=visual)
     else:
         source = Files(config.data, split, pixels=visual)
     if not visual:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from linknet_jax.data.mirror import mirror
+from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.boxes import BENIGN_BOX
 from linknet_jax.types import Annotation, Batch, Vocabulary
 
@@ -19,11 +21,12 @@ Example = tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "2"], float]
 
 class Draw(NamedTuple):
     """The images of one batch of this process: positions in the split (-1 is a filler), the epoch
-    that each is drawn in, and which of them are mirrored."""
+    that each is drawn in, which of them are mirrored, and whether boxes are cut to them."""
 
     indices: Int[np.ndarray, "b"]
     epochs: Int[np.ndarray, "b"]
     flips: Bool[np.ndarray, "b"]
+    clip: bool = False
 
 
 class Source(Protocol):
@@ -85,15 +88,18 @@ def make_batch(
     box_mask = np.zeros((size, max_objects), bool)
     labels = np.zeros((size, max_objects), np.int32)
     predicates = np.zeros((size, max_objects, max_objects), np.int32)
-    for row, (index, epoch, flip) in enumerate(zip(*draw, strict=True)):
+    drawn = zip(draw.indices, draw.epochs, draw.flips, strict=True)
+    for row, (index, epoch, flip) in enumerate(drawn):
         if index == FILLER:
             continue
-        annotation = source.annotations[index]
+        annotation = _of_photograph(source.annotations[index], image_sizes[row], scales[row])
         if flip:
             annotation = mirror(annotation, source.vocabulary)
         check_max_objects([annotation], max_objects)
         count = len(annotation.boxes)
-        boxes[row, :count] = annotation.boxes * scales[row]
+        extent = np.array([annotation.width, annotation.height])
+        found = box_ops.clip(annotation.boxes, extent) if draw.clip else annotation.boxes
+        boxes[row, :count] = found * scales[row]
         box_mask[row, :count] = True
         labels[row, :count] = annotation.labels
         _draw_predicates(predicates[row], annotation.relations, (seed, epoch, index))
@@ -107,6 +113,21 @@ def make_batch(
         image_index=np.asarray(draw.indices, np.int32),
         example_mask=np.asarray(draw.indices) != FILLER,
     )
+
+
+def _of_photograph(
+    annotation: Annotation, valid: Float[np.ndarray, "2"], scale: float
+) -> Annotation:
+    """With the photograph's width and height where the stated ones have another shape.
+
+    Only boxes that are parts of the longer side come this far then (`files.fit`); they are mirrored
+    and cut within the photograph.
+    """
+    stated = np.array([annotation.height, annotation.width]) * scale
+    if np.abs(valid - stated).max() <= 1:  # what rounding to whole pixels explains
+        return annotation
+    height, width = (valid / scale).tolist()
+    return dataclasses.replace(annotation, width=width, height=height)
 
 
 def _draw_predicates(

@@ -99,6 +99,11 @@ class AnnotationTable(Sequence[Annotation]):
         """Stored image of each stored relation."""
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.relation_start))
 
+    @property
+    def ends(self) -> Int[np.ndarray, "r 2"]:
+        """Stored box of each stored relation's subject and object."""
+        return self.relations[:, :2] + self.box_start[self.relation_images][:, None]
+
     def select(self, indices: Int[np.ndarray, "q"]) -> AnnotationTable:
         """The images at these positions, in this order."""
         return dataclasses.replace(self, rows=self.rows[indices])

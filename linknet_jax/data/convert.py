@@ -5,6 +5,7 @@ from __future__ import annotations
 from etils import epath
 
 from linknet_jax.data import files
+from linknet_jax.data.check import summary
 from linknet_jax.data.collection import Collection, raise_errors
 
 RECORDS = "tfds"
@@ -14,14 +15,13 @@ def convert(source: epath.Path, target: epath.Path, format: str, images: str = "
     """Reads `source` in the layout it has and writes `target` in the layout `format`.
 
     Prints what was kept and what the target's layout cannot hold. `images` names the folders of
-    the photographs, joined by commas; only records (format tfds) hold a copy of them, which lie
-    beside the source's files. ValueError for an unknown layout, a
-    target that is not empty, and data with errors.
+    the photographs, joined by commas, where a layout needs their sizes. Only records (format tfds)
+    hold a copy of the photographs, which must lie beside the source's files. ValueError for an
+    unknown layout, a target that is not empty, and data with errors.
     """
     if format not in (*files.FORMATS, RECORDS):
         raise ValueError(f"format {format!r} must be one of {', '.join(files.FORMATS)}, {RECORDS}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} is not an empty folder; name a new one")
+    check_new(target)
     collection, _ = files.load("custom", str(source), images)
     raise_errors(collection.findings)
     if format == RECORDS:
@@ -30,16 +30,13 @@ def convert(source: epath.Path, target: epath.Path, format: str, images: str = "
         print(f"records for --config.data.name=tfds --config.data.dir={prepare(source, target)}")
         return
     lost = files.FORMATS[format].write(collection, target)
-    print("\n".join([*_kept(collection), *_warnings(collection, source), *_lost(lost, format)]))
+    print("\n".join([*summary(collection), *_warnings(collection, source), *_lost(lost, format)]))
 
 
-def _kept(collection: Collection) -> list[str]:
-    objects, predicates = collection.vocabulary.sizes
-    return [f"{objects - 1:,} object classes, {predicates - 1:,} predicates"] + [
-        f"{split}: {len(table):,} images, {table.box_counts.sum():,} objects, "
-        f"{table.relation_counts.sum():,} relations"
-        for split, table in collection.splits.items()
-    ]
+def check_new(target: epath.Path) -> None:
+    """ValueError where something is at `target` already, except an empty folder."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is not an empty folder; name a new one")
 
 
 def _warnings(collection: Collection, source: epath.Path) -> list[str]:

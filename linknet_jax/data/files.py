@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -18,7 +17,6 @@ from linknet_jax.types import Annotation
 
 # In the order in which `detect` asks them: VRD's file names look like COCO's.
 FORMATS = {"visual_genome": visual_genome, "vrd": vrd, "coco": coco, "jsonl": jsonl}
-STRETCH = 0.02  # of the longer side: how far a shape may be off where boxes are relative
 
 
 class Files:
@@ -37,7 +35,7 @@ class Files:
         collection, self._photographs = load(config.name, config.dir, config.images)
         raise_errors(collection.findings)
         self.vocabulary, self._relative = collection.vocabulary, collection.relative
-        self.annotations = splits.choose(collection, split, config)
+        self.annotations = splits.choose(collection, split, config, pixels)
         self._size = config.image_size
         if pixels:
             self._check_present()
@@ -45,7 +43,7 @@ class Files:
     def example(self, index: int, flip: bool = False) -> Example:
         """Pixels, (height, width) that they cover, scale; see `transforms.load_image`.
 
-        ImageError where the photograph is gone, unreadable or of another shape than annotated.
+        ImageError where the photograph is gone, unreadable or not the annotated one (`fit`).
         """
         annotation = self.annotations[index]
         name = photograph_name(annotation)
@@ -94,15 +92,12 @@ def detect(folder: epath.Path) -> str:
 def fit(loaded: Example, annotation: Annotation, size: int, relative: bool) -> Example:
     """The example with the annotation's scale; ImageError where the photograph is another one.
 
-    Boxes that are `relative` fit whatever size the photograph has, in the same shape.
+    Boxes that are `relative` are parts of the longer side, whatever size is stated: they fit every
+    photograph.
     """
     pixels, valid, scale = loaded
     stated, stated_scale = covered(annotation.width, annotation.height, size)
-    if relative:
-        wrong = np.abs(valid - stated).max() > 1 + STRETCH * size
-    else:
-        wrong = scale != stated_scale or (valid != stated).any()
-    if wrong:
+    if not relative and (scale != stated_scale or (valid != stated).any()):
         raise ImageError(
             f"image {annotation.image_id!r} ({photograph_name(annotation)!r}) is not of "
             f"{annotation.width} x {annotation.height} pixels, for which its boxes are annotated; "

@@ -11,8 +11,13 @@ from jaxtyping import Bool, Int
 
 from linknet_jax.types import Annotation, Vocabulary
 
-OTHER = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
-SIDE = re.compile(r"(?<![A-Za-z])([Ll]eft|[Rr]ight)(?![A-Za-z])")  # also in "left_of"
+OTHER = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
+OTHER |= {right: left for left, right in OTHER.items()}
+# Also in "left_of", "LEFT OF", "toLeftOf", but not in "leftover" or "bright".
+SIDE = re.compile(
+    r"(?<![A-Za-z])(left|right)(?![a-z])|(?<![A-Z])(Left|Right)(?![a-z])"
+    r"|(?<![A-Za-z])(LEFT|RIGHT)(?![A-Za-z])"
+)
 
 
 def flips(

@@ -1,4 +1,4 @@
-"""Batches read through tf.data; the only file that imports TensorFlow."""
+"""Batches read through tf.data; outside of `tfds` the only file that imports TensorFlow."""
 
 from __future__ import annotations
 

@@ -111,8 +111,7 @@ def relative_positions(table: AnnotationTable) -> Float[np.ndarray, "r 2"]:
     In units of half the sum of the two boxes' sizes: boxes overlap where both are within (-1, 1).
     `table` must be compact.
     """
-    ends = table.relations[:, :2] + table.box_start[table.relation_images][:, None]
-    subject, object_ = table.boxes[ends[:, 0]], table.boxes[ends[:, 1]]
+    subject, object_ = table.boxes[table.ends].swapaxes(0, 1)
     shift = (subject[:, :2] + subject[:, 2:] - object_[:, :2] - object_[:, 2:]) / 2
     reach = (subject[:, 2:] - subject[:, :2] + object_[:, 2:] - object_[:, :2]) / 2
     return shift / reach

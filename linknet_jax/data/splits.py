@@ -17,12 +17,15 @@ def available(collection: Collection) -> tuple[str, ...]:
     return tuple(name for name in SPLITS if name != "test" or name in collection.splits)
 
 
-def choose(collection: Collection, split: str, config: ConfigDict) -> AnnotationTable:
+def choose(
+    collection: Collection, split: str, config: ConfigDict, pixels: bool = False
+) -> AnnotationTable:
     """The images of train, val or test; `config` is the tree's `data`.
 
     Where the files have no validation split, it is the first `val_images` (0: a tenth, at least
     one) of the training images with relations. Training leaves out relations of boxes that do not
-    touch with `overlap_filter`, and clips boxes to their image.
+    touch with `overlap_filter`, and clips boxes to their image; with `pixels` not those that are
+    relative, which `make_batch` cuts to the photograph as its size may be misstated.
 
     ValueError for a split that is empty or that the files do not have.
     """
@@ -36,7 +39,8 @@ def choose(collection: Collection, split: str, config: ConfigDict) -> Annotation
     if "val" not in collection.splits and split != "test":
         table = table.select(_carve(collection.splits["train"], table, split, config))
     if split == "train":
-        table = clip(drop_apart(table) if config.overlap_filter else table)
+        table = drop_apart(table) if config.overlap_filter else table
+        table = table if pixels and collection.relative else clip(table)
     if not len(table):
         beside = f" beside the data.val_images={config.val_images}" if split == "train" else ""
         raise ValueError(
@@ -69,22 +73,15 @@ def _carve(
 def drop_apart(table: AnnotationTable) -> AnnotationTable:
     """Without relations whose boxes share no pixel, nor images that then have none (METHOD 4.3)."""
     table = compact(table)
-    ends = table.relations[:, :2] + table.box_start[table.relation_images][:, None]
-    subjects, objects = table.boxes[ends[:, 0]], table.boxes[ends[:, 1]]
-    low = np.maximum(subjects[:, :2], objects[:, :2])
-    high = np.minimum(subjects[:, 2:], objects[:, 2:])
-    touching = (high - low + 1 > 0).all(axis=1)
-    table = table.with_relations(touching)
+    subjects, objects = table.boxes[table.ends].swapaxes(0, 1)
+    table = table.with_relations(box_ops.intersection(subjects, objects, inclusive=True) > 0)
     return table.select(np.flatnonzero(table.relation_counts > 0))
 
 
 def clip(table: AnnotationTable) -> AnnotationTable:
     """Boxes cut to their images, except where nothing would be left."""
     table = compact(table)
-    limits = np.tile(table.sizes[table.box_images], 2)
-    clipped = np.clip(table.boxes, 0, limits)
-    something = (box_ops.size(clipped) > 0).all(axis=1, keepdims=True)
-    return table.with_boxes(np.where(something, clipped, table.boxes))
+    return table.with_boxes(box_ops.clip(table.boxes, table.sizes[table.box_images]))
 
 
 def _check_official(

@@ -76,7 +76,7 @@ def tally(table: AnnotationTable) -> Tally:
     table = compact(table)
     box_counts, relation_counts = table.box_counts, table.relation_counts
     pairs = int((box_counts * (box_counts - 1)).sum())
-    rows = table.relations + table.box_start[table.relation_images][:, None] * [1, 1, 0]
+    rows = np.column_stack([table.ends, table.relations[:, 2]])
     distinct = np.unique(rows, axis=0)
     joined = distinct[distinct[:, 0] != distinct[:, 1]]
     related, predicates = np.unique(joined[:, :2], axis=0, return_counts=True)
@@ -128,8 +128,7 @@ def triplets(tables: dict[str, AnnotationTable], vocabulary: Vocabulary) -> dict
 def _triplet_codes(table: AnnotationTable, vocabulary: Vocabulary) -> Int[np.ndarray, "r"]:
     """One number for the (subject class, predicate, object class) of each relation."""
     objects, predicates = vocabulary.sizes
-    ends = table.relations[:, :2] + table.box_start[table.relation_images][:, None]
-    subject, object_ = table.labels[ends].astype(np.int64).T
+    subject, object_ = table.labels[table.ends].astype(np.int64).T
     return (subject * predicates + table.relations[:, 2]) * objects + object_
 
 

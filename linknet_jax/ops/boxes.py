@@ -30,11 +30,27 @@ def in_frame(boxes: Boxes, width: int, height: int, frame: str) -> Boxes:
     return _library(boxes).round(boxes * (float(frame) / max(width, height)), 6)
 
 
+def clip(boxes: Boxes, extent: Float[jax.Array | np.ndarray, "*n 2"]) -> Boxes:
+    """Boxes cut to their images of (width, height), except where nothing would be left."""
+    xp = _library(boxes)
+    cut = xp.clip(boxes, 0, xp.concatenate([extent, extent], axis=-1))
+    return xp.where((size(cut) > 0).all(axis=-1, keepdims=True), cut, boxes)
+
+
 def union(a: Boxes, b: Boxes) -> Boxes:
     """The smallest box around both; symmetric."""
     xp = _library(a)
     low, high = xp.minimum(a[..., :2], b[..., :2]), xp.maximum(a[..., 2:], b[..., 2:])
     return xp.concatenate([low, high], axis=-1)
+
+
+def intersection(
+    a: Boxes, b: Boxes, inclusive: bool = False
+) -> Float[jax.Array | np.ndarray, "*n"]:
+    """Area that both boxes cover; `a` and `b` are broadcast."""
+    xp = _library(a)
+    low, high = xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:])
+    return xp.prod(xp.maximum(high - low + int(inclusive), 0), axis=-1)
 
 
 def iou(
@@ -44,9 +60,7 @@ def iou(
 ) -> Float[jax.Array | np.ndarray, "n m"]:
     """Intersection over union of every pair; 0 where both boxes are empty."""
     xp = _library(a)
-    low = xp.maximum(a[:, None, :2], b[None, :, :2])
-    high = xp.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = xp.prod(xp.maximum(high - low + int(inclusive), 0), axis=-1)
+    shared = intersection(a[:, None], b[None], inclusive)
     areas = [xp.prod(xp.maximum(size(x, inclusive), 0), axis=-1) for x in (a, b)]
     total = areas[0][:, None] + areas[1][None, :] - shared
     return xp.where(total > 0, shared / xp.where(total > 0, total, 1), 0)

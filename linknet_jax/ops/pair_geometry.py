@@ -43,7 +43,6 @@ def pair_geometry(
 
 
 def _overlap(a: Float[Array, "*m 4"], b: Float[Array, "*m 4"]) -> Float[Array, "*m 3"]:
-    low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])
-    shared = jnp.prod(jnp.maximum(high - low + 1, 0), axis=-1)
+    shared = box_ops.intersection(a, b, inclusive=True)
     areas = [jnp.prod(box_ops.size(x, inclusive=True), axis=-1) for x in (a, b)]
     return jnp.stack([shared / areas[0], shared / areas[1], shared / (sum(areas) - shared)], -1)

@@ -1,1 +1,1 @@
-"""One file a layout on disk: `read(folder, photographs)` gives a Collection, `write` stores one."""
+"""Layouts on disk; each module in `files.FORMATS` has `recognises`, `read` and `write`."""

@@ -17,13 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from linknet_jax.data.collection import (
-    BACKGROUND,
-    SPLITS,
-    Collection,
-    Finding,
-    pack,
-)
+from linknet_jax.data.collection import BACKGROUND, SPLITS, Collection, Finding, pack
 from linknet_jax.data.formats.values import (
     box_problem,
     check_names,
@@ -213,21 +207,16 @@ def _annotation(record: dict, objects: _Names, predicates: _Names) -> Annotation
     )
 
 
-def write(collection: Collection, folder: epath.Path, compress: bool = False) -> list[str]:
-    """Stores a file a split and vocabulary.json; nothing is lost. `compress` makes .jsonl.gz."""
+def write(collection: Collection, folder: epath.Path) -> list[str]:
+    """Stores a file a split and vocabulary.json; nothing is lost."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = collection.vocabulary
     lists = {"objects": vocabulary.objects[1:], "predicates": vocabulary.predicates[1:]}
     (folder / VOCABULARY).write_text(json.dumps(lists, indent=1))
     for split, table in collection.splits.items():
-        name = f"{split}.jsonl" + ".gz" * compress
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context((folder / name).open("wb"))
-            if compress:
-                file = stack.enter_context(gzip.open(file, "wb"))
+        with (folder / f"{split}.jsonl").open("w") as file:
             for annotation in table:
-                line = json.dumps(_record(annotation, vocabulary), allow_nan=False)
-                file.write(line.encode() + b"\n")
+                file.write(json.dumps(_record(annotation, vocabulary), allow_nan=False) + "\n")
     return []
 
 

@@ -20,7 +20,7 @@ from linknet_jax.data.collection import (
     runs,
     starts,
 )
-from linknet_jax.data.formats.values import LARGEST, read_json, shown
+from linknet_jax.data.formats.values import LARGEST, error, read_json, shown
 from linknet_jax.data.formats.vg_boxes import decode
 from linknet_jax.data.formats.vg_writer import EXACT, FILES, write
 from linknet_jax.data.inspection import inspect
@@ -48,22 +48,21 @@ def read(folder: epath.Path, photographs: Photographs) -> Collection:
     vocabulary, images = read_vocabulary(dicts_path), _json(folder / IMAGES, list)
     arrays = _arrays(h5_path)
     images = _images(images, len(arrays["split"]), folder / IMAGES)
-    findings = [Finding("error", str(folder / IMAGES), w, m) for w, m in _image_problems(images)]
+    findings = [error(folder / IMAGES, *problem) for problem in _image_problems(images)]
     if findings:
         return Collection(vocabulary, {}, findings)
     table, wrong = _table(arrays, images)
-    problems = [(row, f"{text} in {h5_path.name}") for row, text in wrong]
     findings = [
-        Finding("error", str(h5_path), f"image {images[row]['image_id']!r}, row {row}", message)
-        for row, message in problems
+        error(h5_path, f"image {images[row]['image_id']!r}, row {row}", f"{text} in {h5_path.name}")
+        for row, text in wrong
     ]
     findings += [] if wrong else _unused(arrays, table, h5_path)
     table = table.select(np.setdiff1d(table.rows, [row for row, _ in wrong]))
     split = arrays["split"][table.rows]
     # Its boxes were cut to the square around the image, so that some miss the image itself.
     table, found = inspect(table, vocabulary, str(h5_path), outside="warning")
-    kept = split[np.isin(np.arange(len(split)), table.rows)]
-    splits = {name: table.select(np.flatnonzero(kept == k)) for k, name in enumerate(SPLITS)}
+    split = split[table.rows]
+    splits = {name: table.select(np.flatnonzero(split == k)) for k, name in enumerate(SPLITS)}
     splits = {k: t for k, t in splits.items() if len(t)}
     return Collection(vocabulary, splits, findings + found, relative=bool(arrays["frame"]))
 
@@ -129,8 +128,8 @@ def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
             boxes = next((name for name in FRAMES if name in h5), "boxes_1024")
             stored = list(h5)
             arrays = {k: np.asarray(h5[k][...]) for k in (*NEEDED, boxes) if k in stored}
-    except Exception as error:  # damaged bytes surface as errors of any type
-        raise ValueError(f"{path} is no complete HDF5 file: {error}; copy it again") from error
+    except Exception as wrong:  # damaged bytes surface as errors of any type
+        raise ValueError(f"{path} is no complete HDF5 file: {wrong}; copy it again") from wrong
     missing = [name for name in (*NEEDED, boxes) if name not in arrays]
     if missing:
         raise ValueError(f"{path}: no dataset {', '.join(missing)}; has {stored}")

@@ -18,7 +18,14 @@ import numpy as np
 from etils import epath
 
 from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, Finding, pack
-from linknet_jax.data.formats.values import box_problem, check_names, error, read_json, shown
+from linknet_jax.data.formats.values import (
+    box_problem,
+    check_names,
+    error,
+    read_json,
+    shown,
+    size_problem,
+)
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.photographs import Photographs, photograph_name
 from linknet_jax.data.transforms import ImageError, image_size
@@ -106,9 +113,10 @@ def _sizes(
 
 
 def _stated_size(stated: Any, path: epath.Path) -> tuple[int, int] | str:
-    sides = [stated.get(side) for side in ("width", "height")] if isinstance(stated, dict) else []
-    if [type(side) for side in sides] == [int, int] and 0 < min(sides) <= max(sides) < 2**31:
-        return tuple(sides)
+    entry = stated if isinstance(stated, dict) else {}
+    size = entry.get("width"), entry.get("height")
+    if not size_problem(*size):
+        return size
     return (
         f"there is no photograph, and {path.name} does not state its width and height "
         f"(got {shown(stated)}); name the folder of the photographs"

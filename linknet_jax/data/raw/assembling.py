@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,37 +11,31 @@ from linknet_jax.data.collection import AnnotationTable, pack
 from linknet_jax.data.raw.encoding import stored_pixels
 from linknet_jax.data.raw.gathering import Gathered, Gatherer
 from linknet_jax.data.raw.report import Report
-from linknet_jax.data.raw.vocabulary import box_labels, class_numbers, most_frequent
+from linknet_jax.data.raw.vocabulary import box_labels, class_numbers
 from linknet_jax.types import Annotation, Vocabulary
 
 
-def assemble(
-    gatherer: Gatherer, wanted: Vocabulary | tuple[int, int]
-) -> tuple[Vocabulary, AnnotationTable]:
-    """The vocabulary, and the boxes of its objects with the relations between them.
+def assemble(gatherer: Gatherer, vocabulary: Vocabulary) -> AnnotationTable:
+    """The boxes of the vocabulary's objects with the relations between them.
 
-    Images stand in the order of `gatherer.sizes`; two numbers ask for so many frequent names.
+    Images stand in the order of `gatherer.sizes`.
     """
     images = [gatherer.images.pop(image_id) for image_id in gatherer.sizes]
-    spelled = (gatherer.names.spelled, gatherer.predicates.spelled)
-    used = ([image.names for image in images], [image.relations[:, 2] for image in images])
-    counts = [_counts(*c) for c in zip(used, spelled, strict=True)]
-    if not isinstance(wanted, Vocabulary):
-        wanted = Vocabulary(*map(most_frequent, spelled, counts, wanted))
     classes = (
-        class_numbers(spelled[0], wanted.objects),
-        class_numbers(spelled[1], wanted.predicates),
+        class_numbers(gatherer.names.spelled, vocabulary.objects),
+        class_numbers(gatherer.predicates.spelled, vocabulary.predicates),
     )
-    table = pack(_annotations(gatherer, images, counts[0], classes))
+    table = pack(_annotations(gatherer, images, _counts(gatherer, images), classes))
     report = gatherer.report
     report.images_kept, report.boxes_kept = len(table), len(table.boxes)
     report.relations_kept = len(table.relations)
-    return wanted, table
+    return table
 
 
-def _counts(used: list[np.ndarray], spelled: Sequence[str]) -> Int[np.ndarray, "s"]:
-    """How many merged boxes have each name, or relations each predicate before any is dropped."""
-    return np.bincount(np.concatenate([np.zeros(0, np.int32), *used]), minlength=len(spelled))
+def _counts(gatherer: Gatherer, images: list[Gathered]) -> Int[np.ndarray, "s"]:
+    """How many merged boxes have each name."""
+    used = np.concatenate([np.zeros(0, np.int32), *(image.names for image in images)])
+    return np.bincount(used, minlength=len(gatherer.names.spelled))
 
 
 def _annotations(

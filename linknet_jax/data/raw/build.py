@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from etils import epath
 
+from linknet_jax.data.convert import check_new
 from linknet_jax.data.formats import visual_genome
 from linknet_jax.data.raw.convert import convert_raw
 
@@ -16,10 +17,9 @@ def build(folder: epath.Path, target: epath.Path, dicts: epath.Path | None = Non
     `dicts` is a VG-SGG-dicts.json with other classes than VG150's. ValueError for a target that
     is not empty and for raw files that are wrong.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} is not an empty folder; name a new one")
+    check_new(target)
     vocabulary = visual_genome.read_vocabulary(dicts) if dicts else None
-    collection, report = convert_raw(folder, vocabulary=vocabulary)
+    collection, report = convert_raw(folder, vocabulary)
     visual_genome.write(collection, target)
     (target / REPORT).write_text(report.to_json())
     print("\n".join([*map(str, collection.findings), str(report), f"written to {target}"]))

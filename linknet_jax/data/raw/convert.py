@@ -19,33 +19,29 @@ from linknet_jax.types import Vocabulary
 
 TRAIN_SHARE = 0.7
 SHOWN_IDS = 5
-OBJECT_ALIASES, PREDICATE_ALIASES = "object_alias.txt", "relationship_alias.txt"
+ALIASES = ("object_alias.txt", "relationship_alias.txt")
 
 
 def convert_raw(
-    folder: epath.Path,
-    object_aliases: epath.Path | None = None,
-    predicate_aliases: epath.Path | None = None,
-    vocabulary: Vocabulary | tuple[int, int] | None = None,
+    folder: epath.Path, vocabulary: Vocabulary | None = None
 ) -> tuple[Collection, Report]:
     """Raw Visual Genome (releases 1.2 and 1.4) as VG150, and what was left out.
 
-    `folder` holds objects.json, relationships.json and image_data.json; lists of aliases are used
-    from there too unless given. `vocabulary` is VG150's by default; two numbers ask for that many
-    of the most frequent objects and predicates. The splits are train and test; boxes are those
-    of the official file to the bit, in pixels of the original. Takes about 6 KB of memory an image;
-    the files may list the images in different orders.
+    `folder` holds objects.json, relationships.json, image_data.json and, if wanted,
+    object_alias.txt and relationship_alias.txt. `vocabulary` is VG150's by default. The splits are
+    train and test; boxes are those of the official file to the bit, in pixels of the original.
+    Takes about 6 KB of memory an image; the files may list the images in different orders.
 
     Raises ValueError that names the file, the image and the entry that is wrong.
     """
     report = Report()
-    names = Names(_aliases(object_aliases, folder / OBJECT_ALIASES))
-    predicates = Names(_aliases(predicate_aliases, folder / PREDICATE_ALIASES))
+    names, predicates = (Names(_aliases(folder / file)) for file in ALIASES)
     report.object_aliases, report.predicate_aliases = names.explained, predicates.explained
     sizes = _sizes(folder / IMAGES, report)
     gatherer = Gatherer(folder, sizes, frozenset(WITHOUT_ROW), names, predicates, report)
     gatherer.run()
-    vocabulary, table = assemble(gatherer, vocabulary or vg150())
+    vocabulary = vocabulary or vg150()
+    table = assemble(gatherer, vocabulary)
     cut = math.floor(TRAIN_SHARE * len(table))
     train, test = table.select(np.arange(cut)), table.select(np.arange(cut, len(table)))
     describe_splits(report, train, test)
@@ -53,10 +49,7 @@ def convert_raw(
     return Collection(vocabulary, splits, _findings(gatherer, report)), report
 
 
-def _aliases(given: epath.Path | None, usual: epath.Path) -> dict[str, str]:
-    if given is not None and not given.exists():
-        raise ValueError(f"{given}: there is no such list of aliases")
-    path = given or usual
+def _aliases(path: epath.Path) -> dict[str, str]:
     return read_aliases(path) if path.exists() else {}
 
 

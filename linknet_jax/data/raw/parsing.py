@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from linknet_jax.data.formats.values import shown
 from linknet_jax.data.raw.names import Names
 
 LARGEST = 2**30  # pixels; int32 coordinates and their sums must not overflow
@@ -69,7 +70,7 @@ def select(objects: RawObjects, kept: np.ndarray) -> RawObjects:
 def parse_objects(rows: Any, names: Names, place: str) -> RawObjects:
     """Objects from their JSON; `place`, the file and image, begins the message of a ValueError."""
     if not isinstance(rows, list):
-        raise ValueError(f"{place}: objects must be a JSON list, got {rows!r:.80}")
+        raise ValueError(f"{place}: objects must be a JSON list, got {shown(rows)}")
     try:
         ids = list(map(_object_id, rows))
         boxes = list(map(_box_values, rows))
@@ -97,7 +98,7 @@ def parse_relations(
 ) -> tuple[Int[np.ndarray, "r 3"], list[dict]]:
     """(subject's object id, object's object id, predicate) and the objects in order of mention."""
     if not isinstance(rows, list):
-        raise ValueError(f"{place}: relationships must be a JSON list, got {rows!r:.80}")
+        raise ValueError(f"{place}: relationships must be a JSON list, got {shown(rows)}")
     try:
         mentioned = [row[role] for row in rows for role in ("subject", "object")]
         ids = list(map(_object_id, mentioned))
@@ -115,21 +116,21 @@ def _explained(rows: Any, place: str) -> ValueError:
     for number, row in enumerate(rows):
         if problem := _problem(row):
             return ValueError(f"{place}: object {number}: {problem}; correct or remove it")
-    return ValueError(f"{place}: objects {rows!r:.80} cannot be read; download the file again")
+    return ValueError(f"{place}: objects {shown(rows)} cannot be read; download the file again")
 
 
 def _problem(row: Any) -> str:
     if not isinstance(row, dict):
-        return f"{row!r:.80} must be a JSON object"
+        return f"{shown(row)} must be a JSON object"
     if type(row.get("object_id")) is not int:
-        return f"object_id {row.get('object_id')!r} must be an integer"
+        return f"object_id {shown(row.get('object_id'))} must be an integer"
     for key in _BOX:
         value = row.get(key)
         if type(value) not in (int, float) or not abs(value) < LARGEST:
-            return f"{key} {value!r} must be a number of pixels"
+            return f"{key} {shown(value)} must be a number of pixels"
     names = row.get("names", [row.get("name")])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return f"names {names!r:.80} must be a list of strings, or name one string"
+        return f"names {shown(names)} must be a list of strings, or name one string"
     return ""
 
 
@@ -139,12 +140,12 @@ def _unrelated(rows: Any, place: str) -> ValueError:
         row = row if isinstance(row, dict) else {}
         where = f"{place}: relation {number}"
         if not isinstance(row.get("predicate"), str):
-            return ValueError(f"{where}: predicate {row.get('predicate')!r} must be a string")
+            return ValueError(f"{where}: predicate {shown(row.get('predicate'))} must be a string")
         for role in ("subject", "object"):
             end = row.get(role)
             if not isinstance(end, dict) or type(end.get("object_id")) is not int:
                 return ValueError(
-                    f"{where}: {role} {end!r:.80} must have an integer object_id; "
+                    f"{where}: {role} {shown(end)} must have an integer object_id; "
                     "correct or remove it"
                 )
-    return ValueError(f"{place}: relations {rows!r:.80} cannot be read; download the file again")
+    return ValueError(f"{place}: relations {shown(rows)} cannot be read; download the file again")

@@ -20,12 +20,6 @@ def vg150() -> Vocabulary:
     return Vocabulary(*((BACKGROUND, *names[key]) for key in ("objects", "predicates")))
 
 
-def most_frequent(spelled: Sequence[str], counts: Int[np.ndarray, "s"], k: int) -> tuple[str, ...]:
-    """The background and the k names with the highest counts, in alphabetical order."""
-    order = np.argsort(-counts, kind="stable")
-    return (BACKGROUND, *sorted([spelled[i] for i in order if spelled[i] and counts[i]][:k]))
-
-
 def class_numbers(spelled: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "s"]:
     """The class of each spelled name; 0 outside the vocabulary."""
     index = {name: number for number, name in enumerate(classes) if number}

@@ -1,4 +1,4 @@
-"""Training from a folder that `tfds build` prepared: the batches that the files themselves give."""
+"""Training from records (TensorFlow Datasets): the batches that the files themselves give."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ class Records:
 
     truth = None
 
-    def __init__(self, config: ConfigDict, split: str):
+    def __init__(self, config: ConfigDict, split: str, pixels: bool = True):
         """`config` is the tree's `data`; ValueError for a folder that cannot be used."""
         self._prepared = load(config.dir)
         collection = self._prepared.collection
         raise_errors(collection.findings)
         self.vocabulary, self._relative = collection.vocabulary, collection.relative
-        self.annotations = splits.choose(collection, split, config)
+        self.annotations = splits.choose(collection, split, config, pixels)
+        self._part = split if split in collection.splits else "train"
         self._size = config.image_size
 
     def example(self, index: int, flip: bool = False) -> Example:
         """Pixels, (height, width) that they cover, scale; see `transforms.load_image`."""
         annotation = self.annotations[index]
-        photograph = self._prepared.photograph(annotation.image_id)
+        photograph = self._prepared.photograph(self._part, annotation.image_id)
         try:
             loaded = load_image(photograph, self._size, flip)
         except ImageError as error:
@@ -60,18 +61,18 @@ class Prepared:
     Attributes:
       collection: all annotations.
       shards: the serialized examples of each split.
-      places: split and number of each image id.
+      places: number of each (split, image id); two splits may give different images the same id.
     """
 
     folder: str
     collection: Collection
     shards: dict[str, Iterable[bytes]]
-    places: dict[int | str, tuple[str, int]]
+    places: dict[tuple[str, int | str], int]
 
-    def photograph(self, image_id: int | str) -> bytes:
+    def photograph(self, split: str, image_id: int | str) -> bytes:
         """The file as it was when the folder was built."""
-        split, number = self.places[image_id]
-        return _values(self.shards[split][number])["image"].bytes_list.value[0]
+        record = self.shards[split][self.places[split, image_id]]
+        return _values(record)["image"].bytes_list.value[0]
 
 
 @functools.lru_cache(maxsize=2)
@@ -79,18 +80,18 @@ def load(folder: str) -> Prepared:
     """Reads every record once for its annotations; ValueError for a folder that is none."""
     builder = _builder(folder)
     names = builder.info.metadata or {}
-    if not {"objects", "predicates", "outside"} <= names.keys():
+    if not {"objects", "predicates", "relative"} <= names.keys():
         raise ValueError(f"{folder}: no class names in metadata.json; build it again")
     vocabulary = Vocabulary(tuple(names["objects"]), tuple(names["predicates"]))
     shards = {k: open_shards(builder, k) for k in SPLITS if k in builder.info.splits}
     tables, findings, places = {}, [], {}
     for split, records in shards.items():
-        table = _table(records, f"{folder}, {split}", builder.info.splits[split].num_examples)
-        places |= {image_id: (split, number) for number, image_id in enumerate(table.image_ids)}
         place = f"{folder}, {split}"
-        tables[split], found = inspect(table, vocabulary, place, names["outside"])
+        table = _table(records, place, builder.info.splits[split].num_examples)
+        places |= {(split, image_id): number for number, image_id in enumerate(table.image_ids)}
+        tables[split], found = inspect(table, vocabulary, place, outside="warning")
         findings += found
-    collection = Collection(vocabulary, tables, findings, names["outside"] == "warning")
+    collection = Collection(vocabulary, tables, findings, names["relative"])
     return Prepared(folder, collection, shards, places)
 
 

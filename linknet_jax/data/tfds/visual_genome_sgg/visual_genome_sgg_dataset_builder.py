@@ -90,7 +90,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         self.info.metadata["objects"] = list(vocabulary.objects)
         self.info.metadata["predicates"] = list(vocabulary.predicates)
-        self.info.metadata["outside"] = "warning" if collection.relative else "error"
+        self.info.metadata["relative"] = collection.relative
         splits = {k: t.select(np.flatnonzero(t.box_counts)) for k, t in collection.splits.items()}
         _check_present(splits, photographs)
         return {k: self._generate_examples(t, photographs) for k, t in splits.items() if len(t)}
