@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
@@ -99,8 +100,9 @@ def evaluate_baselines(config: ConfigDict, workdir: epath.Path) -> dict:
             "baselines": dict(list(scores.items())[1:]),
         }
         print(results_table(named, "FREQ"), end="\n\n")
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "baselines.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "baselines.json").write_text(json.dumps(results, indent=1, allow_nan=False))
     return results
 
 

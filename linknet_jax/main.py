@@ -47,6 +47,7 @@ def run(argv: list[str]) -> None:
     config, mode, workdir = parse(argv)
     validation.validate(config)
     if mode == "baselines":
+        config.model.visual = False  # they see no pixels
         evaluate_baselines(config, workdir)
         return
     validation.check_devices(config, jax.device_count(), mode == "train")

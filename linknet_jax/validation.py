@@ -102,6 +102,8 @@ def _relations(config: ConfigDict) -> Iterable[str]:
             f"model.visual={model.visual}: without pixels there is nothing to classify objects "
             "from; use --config configs/predcls.py (and model.predcls_l=gt)"
         )
+    if not model.visual and model.freeze_box_head:
+        yield "model.freeze_box_head=True: there is none without pixels; set False"
     if not 0 < train.lr < float("inf"):
         yield f"train.lr={train.lr}: must be positive and finite"
     if not all(0 < part <= 1 for part in train.milestones):

@@ -69,10 +69,10 @@ DATASETS = {
     },
     "vrd": {
         "data.name": "vrd",
-        "data.val_images": 0,  # the layout has no validation split: the first tenth of train
+        "data.val_images": 0,  # the release has no validation split: the first tenth of train
         "data.image_size": 128,
         "data.max_objects": 24,
-        "model.dropout": 0.5,  # 590 photographs: overfitted after a few epochs
+        "model.dropout": 0.5,  # overfitted after a few epochs
         "train.steps": 300,
         "train.eval_every": 50,
         "checkpoint.every": 50,

@@ -89,7 +89,7 @@ def test_a_fresh_state_needs_no_pixels_either():
     config.update_from_flattened_dict(tiny.SIZES | {"model.predcls_l": "gt"})
     task = TASKS["predcls"](config, tiny.OBJECTS, tiny.PREDICATES)
     state = tiny.on_host(lambda key: create_state(config, task, key, {}, {}))(jax.random.key(0))
-    wanted = tiny.shapes(**BIASED, train__ema=0.9)["params"]
+    wanted = tiny.shapes(**BOXES, train__ema=0.9)["params"]
     assert jax.tree.map(np.shape, state.params) == jax.tree.map(np.shape, wanted)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
     layer = state.params["edge_head"]["pair_features"]["fc6"]["kernel"]

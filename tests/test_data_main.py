@@ -11,7 +11,7 @@ import pytest
 
 from linknet_jax.data import files, photographs
 from linknet_jax.data.__main__ import main
-from linknet_jax.data.locations import load_locations
+from linknet_jax.data.public.locations import load_locations
 
 
 @pytest.fixture(autouse=True)

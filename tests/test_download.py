@@ -23,9 +23,9 @@ import zipfile
 
 import pytest
 
-from linknet_jax.data import fetch as fetch_module
-from linknet_jax.data.download import download
-from linknet_jax.data.locations import Item, choose, describe, load_locations, readable
+from linknet_jax.data.public import fetch as fetch_module
+from linknet_jax.data.public.download import download
+from linknet_jax.data.public.locations import Item, choose, describe, load_locations, readable
 
 DATA = random.Random(0).randbytes(400_000)
 Usage = collections.namedtuple("Usage", "total used free")
@@ -383,8 +383,8 @@ def test_a_failure_does_not_stop_the_others(pages, tmp_path):
 def test_a_killed_process_is_continued(pages, tmp_path):
     page = pages["/a"] = Page(delay=0.03)
     program = f"""
-from linknet_jax.data.download import download
-from linknet_jax.data.locations import Item
+from linknet_jax.data.public.download import download
+from linknet_jax.data.public.locations import Item
 item = {item(pages)!r}
 download([item.name], {str(tmp_path)!r}, {{item.name: item}})
 """

@@ -7,9 +7,10 @@ import pytest
 from reference import frequency_ranking, mean_recall_of_rankings
 
 from linknet_jax.config import get_default
-from linknet_jax.data import drawing, scenes, statistics, world
-from linknet_jax.data.synthetic import Synthetic
-from linknet_jax.data.world import Thing
+from linknet_jax.data import statistics
+from linknet_jax.data.synthetic import drawing, scenes, world
+from linknet_jax.data.synthetic.source import Synthetic
+from linknet_jax.data.synthetic.world import Thing
 
 OBJECTS, PREDICATES = world.VOCABULARY.objects, world.VOCABULARY.predicates
 SIZES = {"train": 1500, "val": 100, "test": 500}

@@ -17,7 +17,7 @@ from linknet_jax.data.files import Files, load
 from linknet_jax.data.mirror import counterparts, flips
 from linknet_jax.data.splits import available
 from linknet_jax.data.stream import evaluation_indices, train_indices
-from linknet_jax.data.synthetic import Synthetic
+from linknet_jax.data.synthetic.source import Synthetic
 from linknet_jax.types import Annotation, Batch, Vocabulary
 
 
@@ -81,7 +81,7 @@ def build(config: ConfigDict, split: str) -> Dataset:
     if name == "synthetic":
         source = Synthetic(config.data, split)
     elif name == "tfds":
-        source = _tensorflow("tfds.records").Records(config.data, split, pixels=visual)
+        source = _tensorflow("tfds.records").Records(config.data, split)
     else:
         source = Files(config.data, split, pixels=visual)
     if not visual:

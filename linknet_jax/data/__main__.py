@@ -15,7 +15,8 @@ import sys
 
 from etils import epath
 
-from linknet_jax.data import check, convert, download, files, locations, stats
+from linknet_jax.data import check, convert, files, stats
+from linknet_jax.data.public import download, locations
 from linknet_jax.data.raw import build
 
 

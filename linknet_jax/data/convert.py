@@ -17,12 +17,15 @@ def convert(source: epath.Path, target: epath.Path, format: str, images: str = "
     Prints what was kept and what the target's layout cannot hold. `images` names the folders of
     the photographs, joined by commas, where a layout needs their sizes. Only records (format tfds)
     hold a copy of the photographs, which must lie beside the source's files. ValueError for an
-    unknown layout, a target that is not empty, and data with errors.
+    unknown layout, a target that is not empty, data with errors, and where what was written has
+    some by the rules of its layout.
     """
     if format not in (*files.FORMATS, RECORDS):
         raise ValueError(f"format {format!r} must be one of {', '.join(files.FORMATS)}, {RECORDS}")
     check_new(target)
-    collection, _ = files.load("custom", str(source), images)
+    if format == RECORDS and images:
+        raise ValueError(f"records take photographs from {source} itself: put {images!r} there")
+    collection, photographs = files.load("custom", str(source), images)
     raise_errors(collection.findings)
     if format == RECORDS:
         from linknet_jax.data.tfds.prepare import prepare  # imports TensorFlow
@@ -31,6 +34,7 @@ def convert(source: epath.Path, target: epath.Path, format: str, images: str = "
         return
     lost = files.FORMATS[format].write(collection, target)
     print("\n".join([*summary(collection), *_warnings(collection, source), *_lost(lost, format)]))
+    raise_errors(files.FORMATS[format].read(target, photographs).findings)
 
 
 def check_new(target: epath.Path) -> None:

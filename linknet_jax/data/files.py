@@ -35,7 +35,7 @@ class Files:
         collection, self._photographs = load(config.name, config.dir, config.images)
         raise_errors(collection.findings)
         self.vocabulary, self._relative = collection.vocabulary, collection.relative
-        self.annotations = splits.choose(collection, split, config, pixels)
+        self.annotations = splits.choose(collection, split, config)
         self._size = config.image_size
         if pixels:
             self._check_present()

@@ -17,15 +17,12 @@ def available(collection: Collection) -> tuple[str, ...]:
     return tuple(name for name in SPLITS if name != "test" or name in collection.splits)
 
 
-def choose(
-    collection: Collection, split: str, config: ConfigDict, pixels: bool = False
-) -> AnnotationTable:
+def choose(collection: Collection, split: str, config: ConfigDict) -> AnnotationTable:
     """The images of train, val or test; `config` is the tree's `data`.
 
     Where the files have no validation split, it is the first `val_images` (0: a tenth, at least
     one) of the training images with relations. Training leaves out relations of boxes that do not
-    touch with `overlap_filter`, and clips boxes to their image; with `pixels` not those that are
-    relative, which `make_batch` cuts to the photograph as its size may be misstated.
+    touch with `overlap_filter`.
 
     ValueError for a split that is empty or that the files do not have.
     """
@@ -38,9 +35,8 @@ def choose(
     table = table.select(_kept(table, config.images_with))
     if "val" not in collection.splits and split != "test":
         table = table.select(_carve(collection.splits["train"], table, split, config))
-    if split == "train":
-        table = drop_apart(table) if config.overlap_filter else table
-        table = table if pixels and collection.relative else clip(table)
+    if split == "train" and config.overlap_filter:
+        table = drop_apart(table)
     if not len(table):
         beside = f" beside the data.val_images={config.val_images}" if split == "train" else ""
         raise ValueError(
@@ -76,12 +72,6 @@ def drop_apart(table: AnnotationTable) -> AnnotationTable:
     subjects, objects = table.boxes[table.ends].swapaxes(0, 1)
     table = table.with_relations(box_ops.intersection(subjects, objects, inclusive=True) > 0)
     return table.select(np.flatnonzero(table.relation_counts > 0))
-
-
-def clip(table: AnnotationTable) -> AnnotationTable:
-    """Boxes cut to their images, except where nothing would be left."""
-    table = compact(table)
-    return table.with_boxes(box_ops.clip(table.boxes, table.sizes[table.box_images]))
 
 
 def _check_official(

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from etils import epath
 
-from linknet_jax.data import streaming
+from linknet_jax.data import json_stream
 from linknet_jax.data.collection import (
     BACKGROUND,
     SPLITS,
@@ -98,12 +98,12 @@ def _split(name: str) -> str:
 
 def _records(path: epath.Path, section: str) -> Iterator[Any]:
     try:
-        yield from streaming.items(path, f"{section}.item")
-    except streaming.DamagedError as wrong:
+        yield from json_stream.items(path, f"{section}.item")
+    except json_stream.DamagedError as wrong:
         raise ValueError(f"{path} is no JSON file: {_where(path, wrong)}") from wrong
 
 
-def _where(path: epath.Path, wrong: streaming.DamagedError) -> str:
+def _where(path: epath.Path, wrong: json_stream.DamagedError) -> str:
     """Line and column, which the streaming parser does not know."""
     place = f"{wrong.reason} ({wrong.place})"
     if isinstance(wrong.__cause__, RecursionError):

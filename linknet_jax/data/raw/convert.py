@@ -10,10 +10,10 @@ from etils import epath
 from linknet_jax.data.collection import Collection, Finding
 from linknet_jax.data.formats.visual_genome import IMAGES, WITHOUT_ROW
 from linknet_jax.data.raw.assembling import assemble
+from linknet_jax.data.raw.entries import entries
 from linknet_jax.data.raw.gathering import OBJECTS, RELATIONS, Gatherer
 from linknet_jax.data.raw.names import Names, read_aliases
 from linknet_jax.data.raw.report import Report, describe_splits
-from linknet_jax.data.raw.streaming import entries
 from linknet_jax.data.raw.vocabulary import vg150
 from linknet_jax.types import Vocabulary
 

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from linknet_jax.data.raw.entries import entries
 from linknet_jax.data.raw.merging import NESTED, OVERLAPPING, SAME, merge
 from linknet_jax.data.raw.names import Names
 from linknet_jax.data.raw.parsing import (
@@ -24,7 +25,6 @@ from linknet_jax.data.raw.parsing import (
     select,
 )
 from linknet_jax.data.raw.report import Report
-from linknet_jax.data.raw.streaming import entries
 
 OBJECTS, RELATIONS = "objects.json", "relationships.json"
 TINY = 0.002  # of the image's area

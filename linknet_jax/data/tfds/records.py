@@ -32,13 +32,13 @@ class Records:
 
     truth = None
 
-    def __init__(self, config: ConfigDict, split: str, pixels: bool = True):
+    def __init__(self, config: ConfigDict, split: str):
         """`config` is the tree's `data`; ValueError for a folder that cannot be used."""
         self._prepared = load(config.dir)
         collection = self._prepared.collection
         raise_errors(collection.findings)
         self.vocabulary, self._relative = collection.vocabulary, collection.relative
-        self.annotations = splits.choose(collection, split, config, pixels)
+        self.annotations = splits.choose(collection, split, config)
         self._part = split if split in collection.splits else "train"
         self._size = config.image_size
 

@@ -8,10 +8,10 @@ import random
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from linknet_jax.data import world
-from linknet_jax.data.arrangement import arrange
-from linknet_jax.data.drawing import paint
-from linknet_jax.data.world import Thing
+from linknet_jax.data.synthetic import world
+from linknet_jax.data.synthetic.arrangement import arrange
+from linknet_jax.data.synthetic.drawing import paint
+from linknet_jax.data.synthetic.world import Thing
 from linknet_jax.types import Annotation
 
 MOST_RELATIONS = 18  # below 20, so that whoever knows them all has R@20 = 1

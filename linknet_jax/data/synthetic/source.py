@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ml_collections import ConfigDict
 
-from linknet_jax.data import scenes, world
 from linknet_jax.data.batching import Example
+from linknet_jax.data.synthetic import scenes, world
 from linknet_jax.types import Annotation
 
 SPLITS = ("train", "val", "test")

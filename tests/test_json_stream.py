@@ -8,7 +8,7 @@ import random
 import pytest
 from etils import epath
 
-from linknet_jax.data import streaming
+from linknet_jax.data import json_stream
 from linknet_jax.data.formats import coco
 from linknet_jax.data.photographs import Photographs
 
@@ -26,7 +26,7 @@ def limited_memory():
 def load(tmp_path, content):
     path = epath.Path(tmp_path) / "x.json"
     path.write_bytes(content)
-    return list(streaming.items(path, "item"))
+    return list(json_stream.items(path, "item"))
 
 
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
@@ -39,7 +39,7 @@ def test_depth(tmp_path, brackets, depth, before):
     if depth < 100:
         assert len(load(tmp_path, content)) == before // 4 + 1
         return
-    with pytest.raises(streaming.DamagedError, match=r"x\.json is damaged .* byte \d+ of \d+: it"
+    with pytest.raises(json_stream.DamagedError, match=r"x\.json is damaged .* byte \d+ of \d+: it"
                        " is nested deeper than 100 levels"):  # fmt: skip
         load(tmp_path, content)
 

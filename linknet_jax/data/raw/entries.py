@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from linknet_jax.data import streaming
+from linknet_jax.data import json_stream
 
 
 def entries(path: epath.Path) -> Iterator[tuple[int, dict]]:
@@ -37,10 +37,10 @@ def entries(path: epath.Path) -> Iterator[tuple[int, dict]]:
 def _items(path: epath.Path) -> Iterator[Any]:
     count = 0
     try:
-        for item in streaming.items(path, "item", progress=True):
+        for item in json_stream.items(path, "item", progress=True):
             yield item
             count += 1
-    except streaming.DamagedError as error:
+    except json_stream.DamagedError as error:
         raise ValueError(
             f"{path} is damaged {error.place}, after {count} complete images: {error.reason}; "
             "download it again"

@@ -7,7 +7,7 @@ import json
 import pytest
 from etils import epath
 
-from linknet_jax.data.raw.streaming import entries
+from linknet_jax.data.raw.entries import entries
 
 
 def file(tmp_path, content):

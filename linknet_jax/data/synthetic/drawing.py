@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from linknet_jax.data.world import SIDE, Thing
+from linknet_jax.data.synthetic.world import SIDE, Thing
 
 SUPERSAMPLE = 2
 SKY = (176, 208, 236)

@@ -9,9 +9,9 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 
-from linknet_jax.data.fetch import UnavailableError, fetch, forget, keep, length
-from linknet_jax.data.locations import Item, choose, readable
-from linknet_jax.data.unzip import unzip
+from linknet_jax.data.public.fetch import UnavailableError, fetch, forget, keep, length
+from linknet_jax.data.public.locations import Item, choose, readable
+from linknet_jax.data.public.unzip import unzip
 
 
 def download(

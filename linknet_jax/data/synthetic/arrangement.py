@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from linknet_jax.data import world
-from linknet_jax.data.world import Thing
+from linknet_jax.data.synthetic import world
+from linknet_jax.data.synthetic.world import Thing
 
 AREA = (1, 45, 127, 127)  # where objects may lie; sun and moon end at y = 18
 MOST_THINGS = 10
