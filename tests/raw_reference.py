@@ -1,4 +1,4 @@
-"""Raw Visual Genome to VG150 in slow loops, written from METHOD 4.2 and 4.4; files for tests."""
+"""Raw Visual Genome to VG150 in slow loops, written from docs/data.md; files for tests."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Greedy merging against slow loops, and the cases that METHOD 4.4 names."""
+"""Greedy merging against slow loops, and the cases that docs/data.md names."""
 
 from __future__ import annotations
 

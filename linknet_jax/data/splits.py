@@ -1,4 +1,4 @@
-"""From what the files hold to the images of a split (METHOD 4.3)."""
+"""From what the files hold to the images of a split (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _carve(
 
 
 def drop_apart(table: AnnotationTable) -> AnnotationTable:
-    """Without relations whose boxes share no pixel, nor images that then have none (METHOD 4.3)."""
+    """Without relations whose boxes share no pixel, nor images that then have none (docs/data.md)."""
     table = compact(table)
     subjects, objects = table.boxes[table.ends].swapaxes(0, 1)
     table = table.with_relations(box_ops.intersection(subjects, objects, inclusive=True) > 0)

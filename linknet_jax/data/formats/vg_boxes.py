@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 
 def decode(boxes: np.ndarray) -> Float[np.ndarray, "n 4"]:
-    """Stored (cx, cy, w, h) to xyxy; whole numbers are truncated as peers do (METHOD 4.2)."""
+    """Stored (cx, cy, w, h) to xyxy; whole numbers are truncated as peers do (docs/data.md)."""
     boxes = np.asarray(boxes).reshape(-1, 4)
     low = boxes[:, :2] - boxes[:, 2:] / 2
     if np.issubdtype(boxes.dtype, np.integer):

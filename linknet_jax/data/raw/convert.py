@@ -1,4 +1,4 @@
-"""From Visual Genome's own files to what reading Xu et al.'s VG-SGG.h5 gives (METHOD 4.4)."""
+"""From Visual Genome's own files to what reading Xu et al.'s VG-SGG.h5 gives (docs/data.md)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def stored_pixels(
     """What reading the official file gives for raw boxes: xyxy in pixels of the original.
 
     `boxes` are x, y, width, height with 1 for the first pixel, `sides` the longer sides of their
-    images; the result may reach beyond the shorter side (METHOD 4.2, 4.4).
+    images; the result may reach beyond the shorter side (docs/data.md).
     """
     return decode(encode_raw(boxes, sides)) * (sides / FRAME)[:, None]
 

@@ -69,7 +69,7 @@ class Report:
 
 
 def describe_splits(report: Report, train: AnnotationTable, test: AnnotationTable) -> None:
-    """Fills in the images that relation training, validation and test see (METHOD 4.3)."""
+    """Fills in the images that relation training, validation and test see (docs/data.md)."""
     related = _related(train)
     parts = {"train": related[VAL_IMAGES:], "val": related[:VAL_IMAGES], "test": _related(test)}
     report.split_images = {name: len(ids) for name, ids in parts.items()}
