@@ -61,7 +61,7 @@ def _data() -> dict:
         "train_images": 4000,  # of the synthetic splits, as test_images
         "test_images": 500,
         "val_images": 200,  # of files without a val split: the first of train; 0 = a tenth
-        "val_list": "shared",  # shared by detector and relation model | motifs (docs/data.md)
+        "val_list": "shared",  # for detector and relation model alike | motifs (docs/data.md)
         "images_with": "relations",  # relations | boxes (detector): other images are left out
         "overlap_filter": False,  # train only on relations of boxes that touch (SGDet)
         "flip": False,  # mirror half of the images in training

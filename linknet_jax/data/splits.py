@@ -67,7 +67,7 @@ def _carve(
 
 
 def drop_apart(table: AnnotationTable) -> AnnotationTable:
-    """Without relations whose boxes share no pixel, nor images that then have none (docs/data.md)."""
+    """Without relations whose boxes share no pixel, nor images that have none left."""
     table = compact(table)
     subjects, objects = table.boxes[table.ends].swapaxes(0, 1)
     table = table.with_relations(box_ops.intersection(subjects, objects, inclusive=True) > 0)
