@@ -10,6 +10,7 @@ python -m linknet_jax.data download NAME ...       public files (--list shows th
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -25,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
+    except BrokenPipeError:  # `| head` has read enough; nothing may be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
