@@ -13,7 +13,7 @@ from PIL import Image
 
 from linknet_jax import data
 from linknet_jax.config import get_config
-from linknet_jax.data import files, photographs, threads
+from linknet_jax.data import files, threads
 from linknet_jax.data.check import check
 
 SIDE = 32  # of the network input
@@ -139,8 +139,7 @@ class World:
 
 def outcome(folder, capsys, splits, **how):
     """(exit status of check and what it prints, message of the loading); asserts good batches."""
-    files.load.cache_clear()  # folders are read and listed once a process
-    photographs._listing.cache_clear()
+    files._load.cache_clear()  # folders are read and listed once a process
     status = check(epath.Path(folder), every=True)
     printed = capsys.readouterr().out
     try:
@@ -164,7 +163,7 @@ def verify(tmp_path, capsys, world, expected, **how):
 
 def judge(folder, capsys, world, expected, tensorflow=False, **how):
     if isinstance(expected, list):
-        files.load.cache_clear()
+        files._load.cache_clear()
         assert check(epath.Path(folder)) == 1
         assert re.search(f"warning: [^\n]*{expected[0]}", capsys.readouterr().out)
         return

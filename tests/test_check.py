@@ -12,14 +12,13 @@ from etils import epath
 from PIL import Image
 
 from linknet_jax.data import check as module
-from linknet_jax.data import files, photographs
+from linknet_jax.data import files
 from linknet_jax.data.collection import Finding
 
 
 def run(folder, capsys, **options):
     """(exit status, printed lines)."""
-    files.load.cache_clear()
-    photographs._listing.cache_clear()
+    files._load.cache_clear()
     status = module.check(epath.Path(folder), **options)
     return status, capsys.readouterr().out.splitlines()
 

@@ -9,15 +9,14 @@ import sys
 import damage
 import pytest
 
-from linknet_jax.data import files, photographs
+from linknet_jax.data import files
 from linknet_jax.data.__main__ import main
 from linknet_jax.data.public.locations import load_locations
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    files.load.cache_clear()
-    photographs._listing.cache_clear()
+    files._load.cache_clear()
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_check(folder, capsys):
     status, out, _ = run(capsys, "check", folder)
     assert status == 0 and "train: 4 images" in out and "0 errors, 0 warnings" in out
     (folder / "images" / "1.jpg").unlink()
-    files.load.cache_clear(), photographs._listing.cache_clear()
+    files._load.cache_clear()
     status, out, _ = run(capsys, "check", folder)
     assert status == 2 and "'1.jpg'" in out
     assert run(capsys, "check", folder, "--no-images")[0] == 0
@@ -86,7 +85,7 @@ def test_convert(folder, tmp_path, capsys, layout):
     target = tmp_path / "target"
     status, out, _ = run(capsys, "convert", folder, target, "--format", layout)
     assert status == 0 and "train: 4 images" in out
-    files.load.cache_clear()
+    files._load.cache_clear()
     assert run(capsys, "check", target, "--images", folder / "images")[0] == 0
 
 

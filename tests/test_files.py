@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from itertools import islice
 
 import jax
@@ -244,7 +245,7 @@ def test_batches_do_not_depend_on_stated_sizes_where_boxes_are_parts_of_the_imag
         (tmp_path / f"{a.image_id}.png").rename(tmp_path / f"{a.image_id}.jpg")
 
     def read():
-        files.load.cache_clear()
+        files._load.cache_clear()
         found = dataset(tmp_path, loader, val_images=1)
         assert files.load("visual_genome", str(tmp_path))[0].relative
         return [*islice(found.train_batches(BATCH, 2), 6), *found.evaluation_batches(BATCH)]
@@ -305,3 +306,24 @@ def test_public_files_without_pixels(name):
     limits = np.tile(batch.image_sizes[:, None, ::-1], 2) + 1
     assert (batch.boxes[batch.box_mask] >= -1e-3).all()
     assert (batch.boxes <= np.where(batch.box_mask[..., None], limits, 99)).all()
+
+
+def test_two_photographs_of_one_name_must_be_the_same(folder):
+    original = next(folder.rglob("50.jpg"))
+    twin = folder / ("VG_100K", "VG_100K_2")[original.parent.name == "VG_100K"] / "50.jpg"
+    twin.write_bytes(original.read_bytes())
+    files.Files(settings(folder), "test")
+    twin.write_bytes(original.read_bytes() + b"x")
+    with pytest.raises(ValueError, match=r"50\.jpg and .*50\.jpg differ"):
+        files.Files(settings(folder), "test")
+
+
+def test_a_repaired_folder_is_read_anew(folder):
+    found = next(folder.rglob("51.jpg"))
+    pixels = found.read_bytes()
+    found.unlink()
+    with pytest.raises(ValueError, match="1 of 3 photographs are missing"):
+        files.Files(settings(folder), "test")
+    found.write_bytes(pixels)
+    os.utime(found.parent, (1, 1))  # times are compared by the second
+    assert len(files.Files(settings(folder), "test").annotations) == 3

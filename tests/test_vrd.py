@@ -23,7 +23,7 @@ from linknet_jax.data.photographs import photographs_of
 @pytest.fixture(autouse=True)
 def fresh():
     """Folders are read once a process, but the tests change them."""
-    files.load.cache_clear()
+    files._load.cache_clear()
 
 
 def split_of(folder, split, size=64, pixels=True, **settings):

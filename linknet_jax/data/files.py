@@ -53,15 +53,21 @@ class Files:
         return fit(load_image(path, self._size, flip), annotation, self._size, self._relative)
 
     def _check_present(self) -> None:
-        names = map(photograph_name, self.annotations)
-        missing = [name for name in names if self._photographs.find(name) is None]
+        missing = []
+        for name in map(photograph_name, self.annotations):
+            places = self._photographs.places(name)
+            missing += [] if places else [name]
+            if len(places) > 1 and len({p.stat().length for p in places}) > 1:
+                raise ValueError(
+                    f"{places[0]} and {places[1]} differ, and either may be the photograph "
+                    f"{name!r}: set --config.data.images to the folder of the right ones"
+                )
         if missing:
             raise ValueError(_missing(missing, len(self.annotations), self._photographs))
 
 
-@functools.lru_cache(maxsize=2)
 def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photographs]:
-    """The files of a folder and where its photographs are; read once for all splits.
+    """The files of a folder and where its photographs are; read once while they do not change.
 
     `name` is a layout of FORMATS, or custom to recognise it; ValueError for another one.
     """
@@ -73,9 +79,21 @@ def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photogra
     path = epath.Path(folder)
     if not path.is_dir():
         raise ValueError(f"data.dir={folder!r} is no folder; set --config.data.dir=FOLDER")
+    return _load(name, path, images, _stamp(path))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, path: epath.Path, images: str, stamp: tuple) -> tuple[Collection, Photographs]:
+    del stamp  # another one is another key
     photographs = photographs_of(path, images)
     layout = detect(path) if name == "custom" else name
     return FORMATS[layout].read(path, photographs), photographs
+
+
+def _stamp(path: epath.Path) -> tuple:
+    """Names and times of the files and of the folders, whose time tells of added photographs."""
+    listed = [p for p in path.iterdir() if p.suffix in (".json", ".h5", ".jsonl", ".gz", "")]
+    return tuple(sorted((p.name, p.stat().mtime) for p in listed))
 
 
 def detect(folder: epath.Path) -> str:

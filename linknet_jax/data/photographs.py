@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 from etils import epath
@@ -22,16 +21,24 @@ class Photographs:
 
     def __init__(self, folders: Sequence[epath.Path]):
         self.folders = tuple(folders)
+        self._names: dict[epath.Path, frozenset[str]] = {}
 
     def find(self, name: str) -> epath.Path | None:
         """The file in the first folder that has it, else None; never outside the folders."""
+        return next(iter(self.places(name)), None)
+
+    def places(self, name: str) -> list[epath.Path]:
+        """All files of that name, in the order of the folders."""
         parent, _, base = name.rpartition("/")
         if name.startswith("/") or ".." in name.split("/"):
-            return None
-        for folder in self.folders:
-            if base in _listing(folder / parent):
-                return folder / name
-        return None
+            return []
+        return [x / name for x in self.folders if base in self._listing(x / parent)]
+
+    def _listing(self, folder: epath.Path) -> frozenset[str]:
+        if folder not in self._names:
+            files = folder.iterdir() if folder.is_dir() else ()
+            self._names[folder] = frozenset(p.name for p in files)
+        return self._names[folder]
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.folders)) or "no folder"
@@ -52,8 +59,3 @@ def photographs_of(folder: epath.Path, setting: str = "") -> Photographs:
             "photographs, joined by commas"
         )
     return Photographs(folders)
-
-
-@functools.lru_cache(maxsize=4096)
-def _listing(folder: epath.Path) -> frozenset[str]:
-    return frozenset(p.name for p in folder.iterdir()) if folder.is_dir() else frozenset()
