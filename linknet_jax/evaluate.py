@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 
 import jax
 import numpy as np
@@ -117,8 +116,10 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     splits = evaluated_splits(config)
     validation.check_same_vocabulary(vocabulary, splits["val"].vocabulary, config.data.name)
     training = Training(config, splits)
-    baselines = {name: {} for name in training.tables}
-    report: dict = {split: {"tasks": {}, "baselines": deepcopy(baselines)} for split in splits}
+    report: dict = {
+        split: {"tasks": {}, "baselines": {name: {} for name in training.tables}}
+        for split in splits
+    }
     predicts = [compile_predict(task, mesh) for task in tasks]
     for task, predict in zip(tasks, predicts, strict=True):
         for split, dataset in splits.items():

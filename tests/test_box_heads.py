@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import reference
 import tiny
-from test_train import SGD, make_mesh
+from test_train import SGD, make_mesh, start
 
 from linknet_jax import parallel, train_step
-from linknet_jax import state as states
 from linknet_jax.config import get_config, get_default
 from linknet_jax.models.box_heads import PairFeatures
 from linknet_jax.state import create_state
@@ -197,19 +196,7 @@ def three_steps(devices, accumulation, n):
     mesh = make_mesh(devices)
     scenes = [blind(tiny.scene(3 + seed % 3, seed)) for seed in range(32)]
     batch = parallel.to_devices(tiny.make_batch(scenes, n, garbage=n), mesh)
-    variables = jax.tree.map(np.array, tiny.variables(**SMALL))
-    params = variables.pop("params")
-    trained = states.split_params(params, task.config)[0]
-    state = states.TrainState(
-        step=np.int32(0),
-        params=params,
-        constants=variables,
-        opt_state=states.create_optimizer(task.config.train).init(trained),
-        ema=jax.tree.map(np.array, trained),
-        control=states.Control.create(),
-        bad_step=np.int32(-1),
-    )
-    state = jax.device_put(jax.tree.map(np.array, state), parallel.replicated(mesh))
+    state = start(task, mesh, **SMALL)
     step = train_step.compile_train_step(task, mesh).lower(state, batch)
     step, values = step.compile(compiler_options=tiny.FAST), []
     for _ in range(3):

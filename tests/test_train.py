@@ -32,9 +32,9 @@ def make_mesh(devices):
     return Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
 
 
-def start(task, mesh):
+def start(task, mesh, **overrides):
     """A state of the tiny model; copies, because a step donates its buffers."""
-    variables = jax.tree.map(np.array, tiny.variables())
+    variables = jax.tree.map(np.array, tiny.variables(**overrides))
     params = variables.pop("params")
     trained = states.split_params(params, task.config)[0]
     state = states.TrainState(

@@ -108,10 +108,6 @@ class AnnotationTable(Sequence[Annotation]):
         """The images at these positions, in this order."""
         return dataclasses.replace(self, rows=self.rows[indices])
 
-    def with_boxes(self, boxes: Float[np.ndarray, "n 4"]) -> AnnotationTable:
-        """With other coordinates of the stored boxes."""
-        return dataclasses.replace(self, boxes=boxes)
-
     def with_relations(self, kept: Bool[np.ndarray, "r"]) -> AnnotationTable:
         """With only these of the stored relations."""
         before = np.concatenate([[0], np.cumsum(kept)])

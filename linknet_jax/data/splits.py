@@ -17,6 +17,11 @@ def available(collection: Collection) -> tuple[str, ...]:
     return tuple(name for name in SPLITS if name != "test" or name in collection.splits)
 
 
+def stored_in(collection: Collection, split: str) -> str:
+    """The files' split that holds it: a validation split that they lack is part of train."""
+    return split if split in collection.splits or split == "test" else "train"
+
+
 def choose(collection: Collection, split: str, config: ConfigDict) -> AnnotationTable:
     """The images of train, val or test; `config` is the tree's `data`.
 
@@ -28,7 +33,7 @@ def choose(collection: Collection, split: str, config: ConfigDict) -> Annotation
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} must be one of {', '.join(SPLITS)}")
-    part = split if split in collection.splits or split == "test" else "train"
+    part = stored_in(collection, split)
     if part not in collection.splits:
         raise ValueError(f"data.dir={config.dir!r} has no {split} split")
     table = collection.splits[part]

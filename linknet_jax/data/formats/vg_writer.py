@@ -12,7 +12,7 @@ from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, com
 from linknet_jax.data.formats.vg_boxes import decode, encode
 from linknet_jax.types import Vocabulary
 
-FILES = ("VG-SGG.h5", "VG-SGG-dicts.json", "image_data.json")
+H5, DICTS, IMAGES = "VG-SGG.h5", "VG-SGG-dicts.json", "image_data.json"
 EXACT = "boxes_xyxy"  # float64 pixels, where the whole numbers would round
 
 
@@ -21,9 +21,9 @@ def write(collection: Collection, folder: epath.Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     tables = {k: compact(t) for k, t in collection.splits.items()}
     images = [_image(t, row) for t in tables.values() for row in range(len(t))]
-    (folder / FILES[2]).write_text(json.dumps(images))
-    (folder / FILES[1]).write_text(json.dumps(_dicts(collection.vocabulary, tables)))
-    with (folder / FILES[0]).open("wb") as file, h5py.File(file, "w") as h5:
+    (folder / IMAGES).write_text(json.dumps(images))
+    (folder / DICTS).write_text(json.dumps(_dicts(collection.vocabulary, tables)))
+    with (folder / H5).open("wb") as file, h5py.File(file, "w") as h5:
         for name, values in _stored(tables).items():
             h5.create_dataset(name, data=values, compression="gzip")
     return []

@@ -20,18 +20,18 @@ from linknet_jax.data.collection import (
     runs,
     starts,
 )
+from linknet_jax.data.formats import vg_writer
 from linknet_jax.data.formats.values import LARGEST, error, read_json, shown
 from linknet_jax.data.formats.vg_boxes import decode
-from linknet_jax.data.formats.vg_writer import EXACT, FILES, write
+from linknet_jax.data.formats.vg_writer import EXACT, IMAGES, write
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.photographs import Photographs
 from linknet_jax.types import Vocabulary
 
 __all__ = ["read", "read_vocabulary", "recognises", "write"]
 
-H5 = (FILES[0], "VG-SGG-with-attri.h5")
-DICTS = (FILES[1], "VG-SGG-dicts-with-attri.json")
-IMAGES = FILES[2]
+H5 = (vg_writer.H5, "VG-SGG-with-attri.h5")
+DICTS = (vg_writer.DICTS, "VG-SGG-dicts-with-attri.json")
 WITHOUT_ROW = {1592, 1722, 4616, 4617}  # in the official image_data.json, not in its h5
 FRAMES = {EXACT: 0, "boxes_1024": 1024, "boxes_512": 512}  # best first; longer side, 0 = pixels
 RANGES = ("img_to_first_box", "img_to_last_box", "img_to_first_rel", "img_to_last_rel")

@@ -39,7 +39,7 @@ class Records:
         raise_errors(collection.findings)
         self.vocabulary, self._relative = collection.vocabulary, collection.relative
         self.annotations = splits.choose(collection, split, config)
-        self._part = split if split in collection.splits else "train"
+        self._part = splits.stored_in(collection, split)
         self._size = config.image_size
 
     def example(self, index: int, flip: bool = False) -> Example:
