@@ -6,7 +6,6 @@ import reference
 
 from linknet_jax.metrics.baselines import ceiling_prediction, rank
 from linknet_jax.metrics.matching import NO_MATCH, match
-from linknet_jax.metrics.mean import Mean
 from linknet_jax.metrics.scene_graph import SceneGraphMetrics
 from linknet_jax.types import Annotation, Prediction, Vocabulary
 
@@ -242,8 +241,3 @@ def test_errors_name_value_and_remedy():
         SceneGraphMetrics(PREDICATES, task="detection")
     with pytest.raises(ValueError, match=r"6 predicates .* count 51"):
         SceneGraphMetrics(51).compute(VOCABULARY)
-
-
-def test_mean_merges_by_count():
-    mean = Mean().add(1.0).add(6.0, 3.0).merge(Mean(2.0, 1.0))
-    assert mean.compute() == 9 / 5 and Mean().compute() is None

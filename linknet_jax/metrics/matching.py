@@ -1,6 +1,8 @@
-"""Which ground-truth relation the ranked predictions of an image find, and how early."""
+"""Which annotated relations the ranked predictions of an image find, and how early."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,50 +13,70 @@ NO_MATCH = int(np.iinfo(np.int64).max)  # the rank of a relation that no predict
 IOU_THRESHOLD = 0.5
 
 
-def match_objects(
+def object_overlaps(
     boxes: Float[np.ndarray, "g 4"],
     labels: Int[np.ndarray, "g"],
     predicted_boxes: Float[np.ndarray, "n 4"],
     predicted_labels: Int[np.ndarray, "n"],
-    iou_threshold: float = IOU_THRESHOLD,
     inclusive: bool = True,
-) -> Bool[np.ndarray, "g n"]:
-    """Whether label and box (float64, pixels of the original image) agree."""
-    near = iou(np.asarray(boxes, np.float64), np.asarray(predicted_boxes, np.float64), inclusive)
-    return (near >= iou_threshold) & (labels[:, None] == predicted_labels[None, :])
+) -> Float[np.ndarray, "g n"]:
+    """IoU (float64) of annotated and predicted objects of one class; 0 where the classes differ."""
+    shared = iou(np.asarray(boxes, np.float64), np.asarray(predicted_boxes, np.float64), inclusive)
+    return np.where(labels[:, None] == predicted_labels[None, :], shared, 0.0)
 
 
-def first_matches(
-    matched: Bool[np.ndarray, "g n"],
-    relations: Int[np.ndarray, "r 3"],
-    pairs: Int[np.ndarray, "m 2"],
-    predicates: Int[np.ndarray, "m"],
-) -> Int[np.ndarray, "r"]:
-    """Rank of the first prediction that agrees in predicate and both objects, else NO_MATCH."""
-    if not len(pairs):
-        return np.full(len(relations), NO_MATCH, np.int64)
-    subject, object_, predicate = relations.T[..., None]
-    hits = (predicate == predicates) & matched[subject, pairs[:, 0]] & matched[object_, pairs[:, 1]]
-    return np.where(hits.any(axis=1), hits.argmax(axis=1), NO_MATCH)
+class Match(NamedTuple):
+    """How an image's relations (rows) and ranked predictions (columns) agree.
+
+    Attributes:
+      pairs, predicates: the predictions, best first.
+      overlaps: float64, the smaller of the subjects' and the objects' IoU, 0 where classes differ.
+      near: whether both objects of the pair agree.
+      hits: whether the predicate agrees too.
+    """
+
+    pairs: Int[np.ndarray, "m 2"]
+    predicates: Int[np.ndarray, "m"]
+    overlaps: Float[np.ndarray, "r m"]
+    near: Bool[np.ndarray, "r m"]
+    hits: Bool[np.ndarray, "r m"]
 
 
 def match(
-    boxes: Float[np.ndarray, "g 4"],
-    labels: Int[np.ndarray, "g"],
     relations: Int[np.ndarray, "r 3"],
-    predicted_boxes: Float[np.ndarray, "n 4"],
-    predicted_labels: Int[np.ndarray, "n"],
+    overlaps: Float[np.ndarray, "g n"],
     pairs: Int[np.ndarray, "m 2"],
     predicates: Int[np.ndarray, "m"],
-    iou_threshold: float = IOU_THRESHOLD,
-    inclusive: bool = True,
-) -> Int[np.ndarray, "r"]:
-    """Rank of the first prediction that finds each relation, else NO_MATCH.
+) -> Match:
+    """Compares every relation with every prediction, given the overlaps of their objects."""
+    subject, object_, predicate = relations.T[..., None]
+    shared = np.minimum(overlaps[subject, pairs[:, 0]], overlaps[object_, pairs[:, 1]])
+    near = shared >= IOU_THRESHOLD
+    return Match(pairs, predicates, shared, near, near & (predicate == predicates))
 
-    `pairs` and `predicates` are one image's valid predictions, best first; boxes in pixels of the
-    original image. One prediction may find several relations, duplicates among them.
+
+def first_ranks(hits: Bool[np.ndarray, "r m"]) -> Int[np.ndarray, "r"]:
+    """Column of the first prediction that finds each relation, else NO_MATCH.
+
+    One prediction may find several relations, duplicates among them (Motifs and its heirs).
     """
-    matched = match_objects(
-        boxes, labels, predicted_boxes, predicted_labels, iou_threshold, inclusive
-    )
-    return first_matches(matched, relations, pairs, predicates)
+    if not hits.shape[1]:
+        return np.full(len(hits), NO_MATCH)
+    return np.where(hits.any(axis=1), hits.argmax(axis=1), NO_MATCH)
+
+
+def assigned_ranks(matched: Match) -> Int[np.ndarray, "r"]:
+    """As `first_ranks`, but each prediction finds one relation and each is found once.
+
+    In the order of rank a prediction takes the free relation that it overlaps most, of equals the
+    first (the official evaluation of Lu et al. 2016).
+    """
+    hits = matched.hits
+    if not (hits.sum(axis=0) > 1).any():
+        return first_ranks(hits)
+    ranks = np.full(len(hits), NO_MATCH)
+    for column in np.flatnonzero(hits.any(axis=0)):
+        free = hits[:, column] & (ranks == NO_MATCH)
+        if free.any():
+            ranks[np.argmax(np.where(free, matched.overlaps[:, column], -1.0))] = column
+    return ranks

@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Set
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from linknet_jax.metrics import summary
-from linknet_jax.metrics.matching import IOU_THRESHOLD, first_matches, match_objects
+from linknet_jax.metrics import counting, diagnosis, summary
+from linknet_jax.metrics.matching import IOU_THRESHOLD, first_ranks, match, object_overlaps
+from linknet_jax.metrics.sums import Sums
 from linknet_jax.ops.boxes import in_frame
 from linknet_jax.types import FREE_PREDICTIONS, Annotation, Prediction, Vocabulary
 
 TASKS = ("predcls", "sgcls", "sgdet")
+CURVE = (1, 2, 5, 10, 20, 50, 100)
 
 
 @dataclasses.dataclass(eq=False)
@@ -22,11 +24,12 @@ class SceneGraphMetrics:
 
     Attributes:
       num_predicates: classes including 0, the absent predicate.
-      ks: how many of the best predictions of an image are scored, at most FREE_PREDICTIONS.
+      ks: how many of the best predictions of an image are scored.
       task: predcls | sgcls | sgdet; says which metrics apply.
       split: name of the split, for the report.
       inclusive: IoU counts both end pixels of a box.
       frame: pixels in which boxes are compared, see `ops.boxes.in_frame`.
+      missing: an image without predictions counts as zero (Motifs) | is left out: skip (SGB).
       zero_shot: (subject class, predicate, object class) never seen in training; None if unknown.
     """
 
@@ -36,58 +39,60 @@ class SceneGraphMetrics:
     split: str = "test"
     inclusive: bool = True
     frame: str = "original"
+    missing: str = "zero"
     zero_shot: Set[tuple[int, int, int]] | None = None
 
     def __post_init__(self):
         self.ks = tuple(int(k) for k in self.ks)
-        if not self.ks or min(self.ks) < 1 or max(self.ks) > FREE_PREDICTIONS:
-            raise ValueError(
-                f"ks = {self.ks} must lie in 1 .. {FREE_PREDICTIONS}, the number of predictions "
-                "kept without the graph constraint; change eval.ks"
-            )
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks = {self.ks} must be numbers from 1; change eval.ks")
         if self.task not in TASKS:
             raise ValueError(f"task {self.task!r} is not one of {TASKS}; change config.task")
-        shapes = summary.shapes(self.num_predicates, len(self.ks))
-        ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
-        self._vector = np.zeros(ends[-1])
-        parts = np.split(self._vector, ends[:-1])
-        self._sums = {
-            name: part.reshape(shape)
-            for (name, shape), part in zip(shapes.items(), parts, strict=True)
-        }
+        if self.missing not in ("zero", "skip"):
+            raise ValueError(f"missing {self.missing!r} must be zero or skip; change eval.missing")
+        self.zero_shot = None if self.zero_shot is None else frozenset(self.zero_shot)
+        self._grid = np.array(sorted({*self.ks, *CURVE}))
+        shapes = summary.shapes(self.num_predicates, len(self._grid))
+        self._sums = Sums(shapes | diagnosis.shapes(self.num_predicates))
 
     def update(
         self,
         annotation: Annotation,
         boxes: Float[np.ndarray, "n 4"],
         prediction: Prediction,
-    ) -> None:
+    ) -> dict[int, float] | None:
         """Adds one image; `boxes` are the predicted ones, in pixels of the original image.
 
         `prediction` holds NumPy arrays; labels beyond n and rows beyond the counts are ignored.
-        An image without relations is skipped, one without predictions scores 0.
+        Returns the image's own R@K by K, None for one that is left out: every image without
+        relations, and those without predictions where `missing` is skip.
 
         Raises:
           ValueError: in PredCls and SGCls, if boxes are given but not the annotated ones.
         """
-        if not len(annotation.relations):
-            self._sums["images"][1] += 1
-            return
+        related, empty = bool(len(annotation.relations)), not int(prediction.count)
+        scored = related and not (empty and self.missing == "skip")
+        self._sums.add("images", (scored, not related, related and empty))
+        if not scored:
+            return None
         self._check_boxes(annotation, boxes)
         labels = np.asarray(prediction.labels)[: len(boxes)]
         frame = (annotation.width, annotation.height, self.frame)
         true_boxes, boxes = in_frame(annotation.boxes, *frame), in_frame(np.asarray(boxes), *frame)
-        matched = match_objects(
-            true_boxes, annotation.labels, boxes, labels, IOU_THRESHOLD, self.inclusive
+        overlaps = object_overlaps(true_boxes, annotation.labels, boxes, labels, self.inclusive)
+        best, free = (
+            match(annotation.relations, overlaps, *rows) for rows in self._rankings(prediction)
         )
-        best = _valid(prediction.pairs, prediction.predicates, prediction.count)
-        free = _valid(prediction.free_pairs, prediction.free_predicates, prediction.free_count)
-        self._sums["images"] += (1, 0, not len(best[0]))
-        relations = annotation.relations
-        found = np.stack([self._found(matched, relations, *ranking) for ranking in (best, free)])
-        self._add_recalls(annotation, found)
+        found = np.stack([first_ranks(x.hits) < self._grid[:, None] for x in (best, free)])
+        counting.add_recalls(self._sums, annotation.relations, found)
+        counting.add_pooled(self._sums, (best, free), self._grid)
+        if self.zero_shot is not None:
+            counting.add_zero_shot(self._sums, annotation, found, self.zero_shot)
         if self.task != "sgdet":
-            self._add_given_boxes(annotation, matched, labels, *best)
+            counting.add_given_boxes(self._sums, annotation, labels, best, self._grid)
+        diagnosis.add(self._sums, annotation.relations, best, prediction.scores)
+        recalls = dict(zip(self._grid.tolist(), found[0].mean(axis=-1).tolist(), strict=True))
+        return {k: recalls[k] for k in self.ks}
 
     def merge(self, other: SceneGraphMetrics) -> SceneGraphMetrics:
         """Of the images of both, which must count the same things.
@@ -100,23 +105,23 @@ class SceneGraphMetrics:
                 f"cannot merge metrics of {self._settings()} with {other._settings()}; "
                 "create both with the same settings"
             )
-        return self.from_state(self._vector + other._vector)
+        return self.from_state(self.state() + other.state())
 
-    def state(self) -> Float[np.ndarray, "s"]:
-        """All sums as one float64 vector; adding the vectors of processes merges them.
+    def state(self) -> Int[np.ndarray, "s"]:
+        """All sums as one vector, see `Sums.state`."""
+        return self._sums.state()
 
-        Gather its bytes, `state().view(np.uint32)`: JAX would round the sums to float32.
-        """
-        return self._vector.copy()
-
-    def from_state(self, state: Float[np.ndarray, "s"]) -> SceneGraphMetrics:
+    def from_state(self, state: Int[np.ndarray, "s"]) -> SceneGraphMetrics:
         """Metrics with these settings and the given sums."""
         result = dataclasses.replace(self)
-        result._vector[:] = state
+        result._sums = self._sums.from_state(state)
         return result
 
-    def compute(self, vocabulary: Vocabulary) -> dict:
+    def compute(self, vocabulary: Vocabulary, training: Int[np.ndarray, "p"] | None = None) -> dict:
         """The flat dictionary of docs/evaluation.md: fractions, None where a metric does not apply.
+
+        `training` counts the relations of each predicate in training, for head, body and tail;
+        None takes the scored ones.
 
         Raises:
           ValueError: if the vocabulary has another number of predicates.
@@ -126,22 +131,31 @@ class SceneGraphMetrics:
                 f"the vocabulary has {len(vocabulary.predicates)} predicates (the absent one "
                 f"included), the metrics count {self.num_predicates}; use the split's vocabulary"
             )
-        sums, ks = self._sums, self.ks
+        sums, names = self._sums, vocabulary.predicates
+        columns = dict(zip(self._grid.tolist(), range(len(self._grid)), strict=True))
+        ks = {k: columns[k] for k in self.ks}
+        groups = summary.groups(sums["relations"] if training is None else training)
         pair_accuracy = summary.pair_accuracy(sums, ks)
         return {
             **summary.recalls(sums, ks),
             **(pair_accuracy if self.task != "sgdet" else dict.fromkeys(pair_accuracy)),
+            **summary.pooled(sums, ks),
+            **summary.group_recalls(sums, ks, groups),
             "mAP@50": None,
+            "AP": None,
             "object_accuracy": summary.object_accuracy(sums) if self.task == "sgcls" else None,
-            "per_predicate": summary.per_predicate(sums, ks, vocabulary.predicates),
+            "per_predicate": summary.per_predicate(sums, ks, names, groups),
+            "curve": summary.curve(sums, {k: columns[k] for k in CURVE}),
             "counts": summary.counts(sums),
-            "protocol": self._protocol(),
+            "protocol": self._protocol("the scored split" if training is None else "training"),
         }
 
+    def diagnosis(self, vocabulary: Vocabulary) -> dict:
+        """Confusion of predicates and calibration of scores, for the report."""
+        return diagnosis.compute(self._sums, vocabulary.predicates)
+
     def _settings(self) -> tuple:
-        unseen = None if self.zero_shot is None else frozenset(self.zero_shot)
-        settings = (self.num_predicates, self.ks, self.task, self.split, self.inclusive)
-        return (*settings, self.frame, unseen)
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def _check_boxes(self, annotation, boxes) -> None:
         if self.task != "sgdet" and len(boxes) not in (0, len(annotation.boxes)):
@@ -150,53 +164,26 @@ class SceneGraphMetrics:
                 f"given the {len(annotation.boxes)} annotated ones; pass those, or score as sgdet"
             )
 
-    def _found(self, matched, relations, pairs, predicates) -> Bool[np.ndarray, "k r"]:
-        best = slice(max(self.ks))
-        ranks = first_matches(matched, relations, pairs[best], predicates[best])
-        return ranks < np.array(self.ks)[:, None]
+    def _rankings(self, p: Prediction) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(pairs, predicates) that are scored, with and without the graph constraint."""
+        best = slice(min(int(p.count), int(self._grid[-1])))
+        free = slice(min(int(p.free_count), FREE_PREDICTIONS))
+        rankings = ((p.pairs, p.predicates, best), (p.free_pairs, p.free_predicates, free))
+        return [(np.asarray(x)[rows], np.asarray(y)[rows]) for x, y, rows in rankings]
 
-    def _add_recalls(self, annotation: Annotation, found: Bool[np.ndarray, "2 k r"]) -> None:
-        subject, object_, predicate = annotation.relations.T
-        self._sums["recall"] += found.mean(axis=-1)
-        one_hot = np.eye(self.num_predicates)[predicate]
-        number = one_hot.sum(axis=0)
-        self._sums["relations"] += number
-        self._sums["predicate_images"] += number > 0
-        self._sums["predicate_recall"] += found @ (one_hot / np.maximum(number, 1))
-        if self.zero_shot is None:
-            return
-        triplets = np.stack([annotation.labels[subject], predicate, annotation.labels[object_]], 1)
-        unseen = np.array([tuple(row) in self.zero_shot for row in triplets.tolist()])
-        if unseen.any():
-            self._sums["zero_shot"] += found[..., unseen].mean(axis=-1)
-            self._sums["zero_shot_images"] += 1
-
-    def _add_given_boxes(self, annotation, matched, labels, pairs, predicates) -> None:
-        """What is only defined where box i of the prediction is box i of the annotation."""
-        n, relations = len(annotation.boxes), annotation.relations
-        correct = (labels == annotation.labels).sum() if len(labels) else 0
-        self._sums["objects"] += (correct, n)
-        related = np.zeros((n, n), bool)
-        related[relations[:, 0], relations[:, 1]] = True
-        rows = np.flatnonzero(related[pairs[:, 0], pairs[:, 1]])
-        found = self._found(matched, relations, pairs[rows], predicates[rows])
-        self._sums["pair_hits"] += found.sum(axis=-1)
-
-    def _protocol(self) -> dict:
+    def _protocol(self, grouped_by: str) -> dict:
         return {
             "task": self.task,
             "split": self.split,
             "iou_threshold": IOU_THRESHOLD,
             "iou_convention": "inclusive" if self.inclusive else "exclusive",
             "frame": self.frame,
-            "graph_constraint": "R, mR, zR, A, F1: best predicate of a pair; ng-: none",
+            "graph_constraint": "R, mR, zR, A, F1, pooled: best predicate of a pair; ng-: none",
             "predictions_kept": {"constrained": "all pairs", "unconstrained": FREE_PREDICTIONS},
-            "missing": "zero",
+            "missing": self.missing,
+            "predicates": {"source": "vocabulary", "count": self.num_predicates - 1},
+            "groups": f"thirds of the predicates by relations in {grouped_by}",
             "images_scored": int(self._sums["images"][0]),
             "images_skipped": int(self._sums["images"][1]),
             "zero_shot_triplets": None if self.zero_shot is None else len(self.zero_shot),
         }
-
-
-def _valid(pairs, predicates, count) -> tuple[Int[np.ndarray, "m 2"], Int[np.ndarray, "m"]]:
-    return np.asarray(pairs)[: int(count)], np.asarray(predicates)[: int(count)]

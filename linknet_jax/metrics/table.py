@@ -20,8 +20,8 @@ def results_table(results: dict, model: str = "LinkNet") -> str:
     for task in results["tasks"]:
         for name, metrics in methods.items():
             if task in metrics:
-                rows.append([task, name, *(_percent(metrics[task].get(key)) for key in header)])
-    return "\n".join([_title(results), *_align(rows, left=2)])
+                rows.append([task, name, *(percent(metrics[task].get(key)) for key in header)])
+    return "\n".join([_title(results), *align(rows, left=2)])
 
 
 def predicate_table(metrics: dict) -> str:
@@ -30,8 +30,8 @@ def predicate_table(metrics: dict) -> str:
     keys = [f"{prefix}recall@{k}" for prefix in ("", "ng-") for k in ks]
     by_count = sorted(metrics["per_predicate"].items(), key=lambda item: -item[1]["count"])
     header = ["predicate", "count", *(f"{kind}@{k}" for kind in KINDS[:2] for k in ks)]
-    rows = [[name, str(row["count"]), *(_percent(row[k]) for k in keys)] for name, row in by_count]
-    return "\n".join(_align([header, *rows], left=1))
+    rows = [[name, str(row["count"]), *(percent(row[k]) for k in keys)] for name, row in by_count]
+    return "\n".join(align([header, *rows], left=1))
 
 
 def _ks(metrics: dict) -> list[int]:
@@ -43,12 +43,13 @@ def _title(results: dict) -> str:
     return f"{results.get('split', 'test')} split{step}, percent"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction with two decimals, "-" for None."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _align(rows: list[list[str]], left: int) -> list[str]:
-    """Columns of equal width; the first `left` of them start at the left."""
+def align(rows: list[list[str]], left: int) -> list[str]:
+    """Lines with columns of equal width; the first `left` of them start at the left."""
     columns = [
         [f"{cell:{'<' if i < left else '>'}{max(map(len, column))}}" for cell in column]
         for i, column in enumerate(zip(*rows, strict=True))

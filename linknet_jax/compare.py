@@ -1,0 +1,230 @@
+"""Two evaluations side by side: `linknet compare WORKDIR_A WORKDIR_B`.
+
+Metrics in percent with their difference, then the recall of every predicate, largest gain first.
+A side is a workdir, its results.json, or the metrics.json of `python -m linknet_jax.score`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+from etils import epath
+
+from linknet_jax.metrics.table import align, percent
+
+# What must be the same for two numbers to mean the same, and what else they concern.
+PROTOCOL = {
+    "iou_threshold": "",
+    "iou_convention": "",
+    "frame": "",
+    "missing": "",
+    "split": "",
+    "predicates": " (mR, F1 and the groups)",
+    "graph_constraint": "",
+    "images_scored": "",
+    "zero_shot_triplets": " (zR and ng-zR only)",
+    "predictions_kept": "",
+}
+SIDES = ("A", "B")
+Side = dict[tuple[str, str], dict]  # (split, task): metrics
+
+
+def compare(a: epath.Path, b: epath.Path, k: int = 100) -> str:
+    """The text of the comparison of every split and task that both have; gain is B - A.
+
+    `k` is that of the recalls per predicate. ValueError for a file that is missing or wrong and
+    where nothing is in both.
+    """
+    sides = _read(a), _read(b)
+    lines = [f"{name}: {path}" for name, path in zip(SIDES, (a, b), strict=True)]
+    pairs = _pairs(*sides)
+    if not pairs:
+        held = " and ".join(
+            f"{n} has {_listed(side)}" for n, side in zip(SIDES, sides, strict=True)
+        )
+        raise ValueError(
+            f"{a} and {b} have no split and task in common: {held}; evaluate one of them again"
+        )
+    compared = {key for pair in pairs for key in pair}
+    for name, side in zip(SIDES, sides, strict=True):
+        alone = [key for key in side if key not in compared]
+        lines += [f"only in {name}: {_listed(alone)}"] if alone else []
+    for of_a, of_b in pairs:
+        title = _listed([of_a] if of_a == of_b else [of_a, of_b])
+        lines += ["", f"{title}, percent", *_section(sides[0][of_a], sides[1][of_b], k)]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the comparison; returns the exit status, 2 with a message for wrong inputs."""
+    parser = argparse.ArgumentParser(
+        prog="linknet compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name in SIDES:
+        text = "a workdir, its results.json, or a metrics.json"
+        parser.add_argument(name.lower(), metavar=f"WORKDIR_{name}", type=epath.Path, help=text)
+    parser.add_argument("--k", type=int, default=100, help="recall@K per predicate (default 100)")
+    arguments = parser.parse_args(argv)
+    try:
+        print(compare(arguments.a, arguments.b, arguments.k), flush=True)
+    except BrokenPipeError:  # `| head` has read enough; nothing may be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _read(path: epath.Path) -> Side:
+    """The model's metrics in a file or a workdir."""
+    file = path / "results.json" if path.is_dir() else path
+    if not file.exists():
+        raise ValueError(
+            f"{file} is missing; write it with `linknet eval --workdir DIR`, or name a metrics.json"
+        )
+    try:
+        content = json.loads(file.read_text(), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON file: {error}; evaluate again") from error
+    if not isinstance(content, dict):
+        raise _wrong(file, "", content, "an object: results.json or metrics.json")
+    return dict(_results(file, content) if "tasks" in content else [_metrics(file, "", content)])
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it holds {constant}, which JSON does not have")
+
+
+def _results(file: epath.Path, content: dict) -> Iterator[tuple[tuple[str, str], dict]]:
+    splits = content.get("splits", {})
+    if not isinstance(splits, dict):
+        raise _wrong(file, "splits", splits, "an object of splits")
+    parts = {str(content.get("split", "test")): ("tasks", content)}
+    parts |= {split: (f"splits.{split}.tasks", part) for split, part in splits.items()}
+    for split, (where, part) in parts.items():
+        tasks = part.get("tasks") if isinstance(part, dict) else None
+        if not isinstance(tasks, dict):
+            raise _wrong(file, where, tasks, "an object of tasks")
+        for task, metrics in tasks.items():
+            yield (split, task), _metrics(file, f"{where}.{task}.", metrics)[1]
+
+
+def _metrics(file: epath.Path, where: str, metrics: Any) -> tuple[tuple[str, str], dict]:
+    """((split, task) as the protocol says, what was checked)."""
+    if not isinstance(metrics, dict):
+        raise _wrong(file, where.rstrip("."), metrics, "an object of metrics")
+    for key in ("protocol", "per_predicate"):
+        if not isinstance(metrics.get(key), dict):
+            raise _wrong(file, where + key, metrics.get(key), "an object")
+    for name, row in metrics["per_predicate"].items():
+        place = f"{where}per_predicate.{name}"
+        if not isinstance(row, dict) or type(row.get("count")) is not int:
+            raise _wrong(file, place, row, "an object with recalls and a count")
+        for key in _at_k(row):
+            if not _is_fraction(row[key]):
+                raise _wrong(file, f"{place}.{key}", row[key], "a number or null")
+    protocol = metrics["protocol"]
+    return (str(protocol.get("split")), str(protocol.get("task"))), metrics
+
+
+def _wrong(file: epath.Path, where: str, value: Any, form: str) -> ValueError:
+    place = f"{file}, {where}" if where else f"{file}"
+    return ValueError(f"{place}: must be {form}, got {value!r:.60}; evaluate again")
+
+
+def _pairs(a: Side, b: Side) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """What is compared with what: the same split and task, or two files of one task each."""
+    common = [(key, key) for key in a if key in b]
+    if (
+        not common
+        and len(a) == len(b) == 1
+        and {task for _, task in (*a, *b)} == {next(iter(a))[1]}
+    ):
+        return [(next(iter(a)), next(iter(b)))]
+    return common
+
+
+def _listed(keys: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{split} {task}" for split, task in keys) or "nothing"
+
+
+def _section(a: dict, b: dict, k: int) -> list[str]:
+    return [*_disagreements(a, b), *_metric_rows(a, b), "", *_predicate_rows(a, b, k)]
+
+
+def _disagreements(a: dict, b: dict) -> Iterator[str]:
+    protocols = a["protocol"], b["protocol"]
+    for key, concerns in PROTOCOL.items():
+        of_a, of_b = (
+            json.dumps(p[key]).strip('"') if key in p else "not stated" for p in protocols
+        )
+        if of_a != of_b:
+            yield f"not comparable{concerns}: {key} is {of_a} in A and {of_b} in B"
+    names = a["per_predicate"], b["per_predicate"]
+    for side, own, other in zip(SIDES, names, names[::-1], strict=True):
+        if alone := [name for name in own if name not in other]:
+            yield (
+                f"not comparable (mR, F1 and the groups): predicates only in {side}: "
+                + ", ".join(alone)
+            )
+
+
+def _metric_rows(a: dict, b: dict) -> list[str]:
+    rows = [["", *SIDES, "B - A"]]
+    for key in a:
+        values = a[key], b.get(key)
+        if key in b and all(map(_is_fraction, values)) and values != (None, None):
+            rows.append([key, *map(percent, values), _signed(_gain(*values))])
+    return align(rows, left=1)
+
+
+def _predicate_rows(a: dict, b: dict, k: int) -> list[str]:
+    """The paper's Table 3 (right): the largest gain first, then the more frequent predicate."""
+    rows_a, rows_b = a["per_predicate"], b["per_predicate"]
+    names = [name for name in rows_a if name in rows_b]
+    known = {key for name in names for key in _at_k(rows_a[name]) if key in rows_b[name]}
+    if not known:
+        return ["no predicate has a recall@K in both"]
+    largest = max(known, key=lambda key: int(key.partition("@")[2]))
+    key = f"recall@{k}" if f"recall@{k}" in known else largest
+    note = "" if key == f"recall@{k}" else f" (recall@{k} is not in both; the largest K that is)"
+    found = [(name, rows_a[name].get(key), rows_b[name].get(key)) for name in names]
+    found.sort(key=lambda x: (-_gain(x[1], x[2], -math.inf), -rows_a[x[0]]["count"]))
+    table = [["predicate", "group", "count", *SIDES, "gain"]]
+    for name, *values in found:
+        about = (_both(rows_a[name], rows_b[name], field) for field in ("group", "count"))
+        table.append([name, *about, *map(percent, values), _signed(_gain(*values))])
+    return [f"{key} of each predicate{note}", *align(table, left=2)]
+
+
+def _at_k(row: dict) -> list[str]:
+    return [key for key in row if key.startswith("recall@") and key[7:].isdecimal()]
+
+
+def _both(a: dict, b: dict, key: str) -> str:
+    values = [str(row.get(key, "-")) for row in (a, b)]
+    return values[0] if values[0] == values[1] else " / ".join(values)
+
+
+def _gain(a: float | None, b: float | None, otherwise: float | None = None) -> float | None:
+    return otherwise if a is None or b is None else b - a
+
+
+def _signed(gain: float | None) -> str:
+    return "-" if gain is None else f"{100 * gain:+.2f}"
+
+
+def _is_fraction(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
