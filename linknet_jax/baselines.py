@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import jax
 import numpy as np
 from etils import epath
@@ -11,6 +9,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from linknet_jax import data
+from linknet_jax.atomic import write_json
 from linknet_jax.data import statistics
 from linknet_jax.metrics.baselines import frequency_prediction
 from linknet_jax.metrics.scene_graph import SceneGraphMetrics
@@ -26,18 +25,19 @@ class Training:
 
     Attributes:
       tables: float64 [C_obj, C_obj, C_rel] predicate probabilities of class pairs, by baseline.
+      predicate_counts: int64 [C_rel], relations of each predicate.
     """
 
     def __init__(self, config: ConfigDict, splits: dict[str, data.Dataset]):
         """`splits` are those to be evaluated; ValueError as `data.build` and `read_triplets`."""
         train = data.build(config, "train")
         self._frame, sizes = config.eval.frame, train.vocabulary.sizes
-        self.tables = {
-            name: statistics.predicate_probabilities(
-                *statistics.count(train.annotations, *sizes, overlap, self._frame)
-            )
+        counts = {
+            name: statistics.count(train.annotations, *sizes, overlap, self._frame)
             for name, overlap in (("FREQ", False), ("FREQ+OVERLAP", True))
         }
+        self.tables = {name: statistics.predicate_probabilities(*x) for name, x in counts.items()}
+        self.predicate_counts = counts["FREQ"][0].sum(axis=(0, 1)).astype(np.int64)
         seen = statistics.triplets(train.annotations)
         held_out = {name: statistics.triplets(x.annotations) for name, x in splits.items()}
         self._unseen = {
@@ -80,7 +80,7 @@ def create_metrics(
     options = config.eval
     return SceneGraphMetrics(
         len(dataset.vocabulary.predicates), tuple(options.ks), task, split,
-        options.iou == "inclusive", options.frame, unseen,
+        options.iou == "inclusive", options.frame, options.missing, unseen,
     )  # fmt: skip
 
 
@@ -101,8 +101,7 @@ def evaluate_baselines(config: ConfigDict, workdir: epath.Path) -> dict:
         }
         print(results_table(named, "FREQ"), end="\n\n")
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "baselines.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+        write_json(workdir / "baselines.json", results)
     return results
 
 
@@ -114,4 +113,4 @@ def _predcls(
         labels = annotation.labels
         prediction = training.predict(name, annotation, labels, np.ones(len(labels), np.float32))
         metrics.update(annotation, annotation.boxes, prediction)
-    return metrics.compute(dataset.vocabulary)
+    return metrics.compute(dataset.vocabulary, training.predicate_counts)

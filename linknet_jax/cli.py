@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import sys
 
-from linknet_jax import main as entry
+from linknet_jax import compare, main, score
+from linknet_jax.data import __main__ as data
 
-VERBS = ("train", "eval")
+USAGE = """usage: linknet VERB ...
+
+  linknet train --config configs/sgcls.py ...   as python -m linknet_jax.main
+  linknet eval --workdir DIR ...                as python -m linknet_jax.main --mode eval
+  linknet score --task sgcls ...                as python -m linknet_jax.score
+  linknet compare WORKDIR_A WORKDIR_B           as python -m linknet_jax.compare
+  linknet data check FOLDER                     as python -m linknet_jax.data
+"""
 
 
-def main() -> int:
-    """`linknet train --config FILE` and `linknet eval --workdir DIR`; returns the exit status."""
+def run() -> int:
+    """Runs the verb; returns the exit status."""
     verb, rest = [*sys.argv, ""][1], sys.argv[2:]
-    if verb not in VERBS:
-        print(f"usage: linknet {{{','.join(VERBS)}}} ...\n\n{entry.__doc__}", file=sys.stderr)
-        return 0 if verb in ("-h", "--help") else 2
-    return entry.main(["linknet", f"--mode={verb}", *rest])
+    if verb in ("train", "eval"):
+        return main.main(["linknet", f"--mode={verb}", *rest])
+    tools = {"score": score.main, "compare": compare.main, "data": data.main}
+    if verb in tools:
+        return tools[verb](rest)
+    print(USAGE, file=sys.stderr)
+    return 0 if verb in ("-h", "--help") else 2

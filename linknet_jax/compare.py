@@ -18,21 +18,22 @@ from etils import epath
 
 from linknet_jax.metrics.table import align, percent
 
-# What must be the same for two numbers to mean the same, and what else they concern.
+MEAN = "mR, F1, groups"
+# What must be the same for two numbers to mean the same, and the metrics that it concerns.
 PROTOCOL = {
     "iou_threshold": "",
     "iou_convention": "",
     "frame": "",
     "missing": "",
     "split": "",
-    "predicates": " (mR, F1 and the groups)",
+    "predicates": MEAN,
     "graph_constraint": "",
     "images_scored": "",
-    "zero_shot_triplets": " (zR and ng-zR only)",
+    "zero_shot_triplets": "zR, ng-zR",
     "predictions_kept": "",
 }
 SIDES = ("A", "B")
-Side = dict[tuple[str, str], dict]  # (split, task): metrics
+Key = tuple[str, str]  # split, task
 
 
 def compare(a: epath.Path, b: epath.Path, k: int = 100) -> str:
@@ -42,22 +43,19 @@ def compare(a: epath.Path, b: epath.Path, k: int = 100) -> str:
     where nothing is in both.
     """
     sides = _read(a), _read(b)
-    lines = [f"{name}: {path}" for name, path in zip(SIDES, (a, b), strict=True)]
     pairs = _pairs(*sides)
     if not pairs:
         held = " and ".join(
-            f"{n} has {_listed(side)}" for n, side in zip(SIDES, sides, strict=True)
+            f"{path} has {_listed(s)}" for path, s in zip((a, b), sides, strict=True)
         )
-        raise ValueError(
-            f"{a} and {b} have no split and task in common: {held}; evaluate one of them again"
-        )
-    compared = {key for pair in pairs for key in pair}
-    for name, side in zip(SIDES, sides, strict=True):
-        alone = [key for key in side if key not in compared]
+        raise ValueError(f"no split and task in common: {held}; evaluate one of them again")
+    lines = [f"{name}: {path}" for name, path in zip(SIDES, (a, b), strict=True)]
+    for name, side, used in zip(SIDES, sides, zip(*pairs, strict=True), strict=True):
+        alone = [key for key in side if key not in used]
         lines += [f"only in {name}: {_listed(alone)}"] if alone else []
-    for of_a, of_b in pairs:
-        title = _listed([of_a] if of_a == of_b else [of_a, of_b])
-        lines += ["", f"{title}, percent", *_section(sides[0][of_a], sides[1][of_b], k)]
+    for one, other in pairs:
+        title = " and ".join(dict.fromkeys([_listed([one]), _listed([other])]))
+        lines += ["", f"{title}, percent", *_section(sides[0][one], sides[1][other], k)]
     return "\n".join(lines)
 
 
@@ -83,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _read(path: epath.Path) -> Side:
+def _read(path: epath.Path) -> dict[Key, dict]:
     """The model's metrics in a file or a workdir."""
     file = path / "results.json" if path.is_dir() else path
     if not file.exists():
@@ -94,45 +92,43 @@ def _read(path: epath.Path) -> Side:
         content = json.loads(file.read_text(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON file: {error}; evaluate again") from error
-    if not isinstance(content, dict):
-        raise _wrong(file, "", content, "an object: results.json or metrics.json")
-    return dict(_results(file, content) if "tasks" in content else [_metrics(file, "", content)])
+    if isinstance(content, dict) and "tasks" in content:
+        return dict(_results(file, content))
+    _check_metrics(file, "", content)
+    return {tuple(str(content["protocol"].get(key)) for key in ("split", "task")): content}
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it holds {constant}, which JSON does not have")
 
 
-def _results(file: epath.Path, content: dict) -> Iterator[tuple[tuple[str, str], dict]]:
+def _results(file: epath.Path, content: dict) -> Iterator[tuple[Key, dict]]:
     splits = content.get("splits", {})
     if not isinstance(splits, dict):
         raise _wrong(file, "splits", splits, "an object of splits")
-    parts = {str(content.get("split", "test")): ("tasks", content)}
-    parts |= {split: (f"splits.{split}.tasks", part) for split, part in splits.items()}
-    for split, (where, part) in parts.items():
+    parts = {f"splits.{split}.": (split, part) for split, part in splits.items()}
+    for where, (split, part) in {"": (str(content.get("split", "test")), content), **parts}.items():
         tasks = part.get("tasks") if isinstance(part, dict) else None
         if not isinstance(tasks, dict):
-            raise _wrong(file, where, tasks, "an object of tasks")
+            raise _wrong(file, f"{where}tasks", tasks, "an object of tasks")
         for task, metrics in tasks.items():
-            yield (split, task), _metrics(file, f"{where}.{task}.", metrics)[1]
+            _check_metrics(file, f"{where}tasks.{task}", metrics)
+            yield (split, task), metrics
 
 
-def _metrics(file: epath.Path, where: str, metrics: Any) -> tuple[tuple[str, str], dict]:
-    """((split, task) as the protocol says, what was checked)."""
+def _check_metrics(file: epath.Path, where: str, metrics: Any) -> None:
     if not isinstance(metrics, dict):
-        raise _wrong(file, where.rstrip("."), metrics, "an object of metrics")
+        raise _wrong(file, where, metrics, "an object of metrics")
     for key in ("protocol", "per_predicate"):
         if not isinstance(metrics.get(key), dict):
-            raise _wrong(file, where + key, metrics.get(key), "an object")
-    for name, row in metrics["per_predicate"].items():
-        place = f"{where}per_predicate.{name}"
-        if not isinstance(row, dict) or type(row.get("count")) is not int:
+            raise _wrong(file, f"{where} {key}".strip(), metrics.get(key), "an object")
+    for name, row in {"": metrics, **metrics["per_predicate"]}.items():
+        place = f"{where} {name}".strip()
+        if not isinstance(row, dict) or (name and type(row.get("count")) is not int):
             raise _wrong(file, place, row, "an object with recalls and a count")
-        for key in _at_k(row):
-            if not _is_fraction(row[key]):
-                raise _wrong(file, f"{place}.{key}", row[key], "a number or null")
-    protocol = metrics["protocol"]
-    return (str(protocol.get("split")), str(protocol.get("task"))), metrics
+        for key, value in row.items():
+            if "@" in key and not _is_fraction(value):
+                raise _wrong(file, f"{place} {key}".strip(), value, "from 0 to 1, or null")
 
 
 def _wrong(file: epath.Path, where: str, value: Any, form: str) -> ValueError:
@@ -140,19 +136,16 @@ def _wrong(file: epath.Path, where: str, value: Any, form: str) -> ValueError:
     return ValueError(f"{place}: must be {form}, got {value!r:.60}; evaluate again")
 
 
-def _pairs(a: Side, b: Side) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """What is compared with what: the same split and task, or two files of one task each."""
+def _pairs(a: dict[Key, dict], b: dict[Key, dict]) -> list[tuple[Key, Key]]:
+    """What is compared with what: the same split and task; of files of one task, only the task."""
     common = [(key, key) for key in a if key in b]
-    if (
-        not common
-        and len(a) == len(b) == 1
-        and {task for _, task in (*a, *b)} == {next(iter(a))[1]}
-    ):
-        return [(next(iter(a)), next(iter(b)))]
+    if not common and len(a) == len(b) == 1:
+        one, other = *a, *b
+        return [(one, other)] if one[1] == other[1] else []
     return common
 
 
-def _listed(keys: Iterable[tuple[str, str]]) -> str:
+def _listed(keys: Iterable[Key]) -> str:
     return ", ".join(f"{split} {task}" for split, task in keys) or "nothing"
 
 
@@ -161,20 +154,16 @@ def _section(a: dict, b: dict, k: int) -> list[str]:
 
 
 def _disagreements(a: dict, b: dict) -> Iterator[str]:
-    protocols = a["protocol"], b["protocol"]
     for key, concerns in PROTOCOL.items():
-        of_a, of_b = (
-            json.dumps(p[key]).strip('"') if key in p else "not stated" for p in protocols
-        )
-        if of_a != of_b:
-            yield f"not comparable{concerns}: {key} is {of_a} in A and {of_b} in B"
+        values = [x["protocol"].get(key, "not stated") for x in (a, b)]
+        if values[0] != values[1]:
+            shown = [v if isinstance(v, str) else json.dumps(v) for v in values]
+            metrics = f" ({concerns})" if concerns else ""
+            yield f"not comparable{metrics}: {key} is {shown[0]} in A and {shown[1]} in B"
     names = a["per_predicate"], b["per_predicate"]
     for side, own, other in zip(SIDES, names, names[::-1], strict=True):
         if alone := [name for name in own if name not in other]:
-            yield (
-                f"not comparable (mR, F1 and the groups): predicates only in {side}: "
-                + ", ".join(alone)
-            )
+            yield f"not comparable ({MEAN}): predicates only in {side}: {', '.join(alone)}"
 
 
 def _metric_rows(a: dict, b: dict) -> list[str]:
@@ -190,12 +179,12 @@ def _predicate_rows(a: dict, b: dict, k: int) -> list[str]:
     """The paper's Table 3 (right): the largest gain first, then the more frequent predicate."""
     rows_a, rows_b = a["per_predicate"], b["per_predicate"]
     names = [name for name in rows_a if name in rows_b]
-    known = {key for name in names for key in _at_k(rows_a[name]) if key in rows_b[name]}
+    known = {n for name in names for n in _ks(rows_a[name]) & _ks(rows_b[name])}
     if not known:
         return ["no predicate has a recall@K in both"]
-    largest = max(known, key=lambda key: int(key.partition("@")[2]))
-    key = f"recall@{k}" if f"recall@{k}" in known else largest
-    note = "" if key == f"recall@{k}" else f" (recall@{k} is not in both; the largest K that is)"
+    key, note = f"recall@{k}", ""
+    if k not in known:
+        key, note = f"recall@{max(known)}", f" ({key} is not in both; the largest K that is)"
     found = [(name, rows_a[name].get(key), rows_b[name].get(key)) for name in names]
     found.sort(key=lambda x: (-_gain(x[1], x[2], -math.inf), -rows_a[x[0]]["count"]))
     table = [["predicate", "group", "count", *SIDES, "gain"]]
@@ -205,13 +194,12 @@ def _predicate_rows(a: dict, b: dict, k: int) -> list[str]:
     return [f"{key} of each predicate{note}", *align(table, left=2)]
 
 
-def _at_k(row: dict) -> list[str]:
-    return [key for key in row if key.startswith("recall@") and key[7:].isdecimal()]
+def _ks(row: dict) -> set[int]:
+    return {int(key[7:]) for key in row if key.startswith("recall@") and key[7:].isdecimal()}
 
 
 def _both(a: dict, b: dict, key: str) -> str:
-    values = [str(row.get(key, "-")) for row in (a, b)]
-    return values[0] if values[0] == values[1] else " / ".join(values)
+    return " / ".join(dict.fromkeys(str(row.get(key, "-")) for row in (a, b)))
 
 
 def _gain(a: float | None, b: float | None, otherwise: float | None = None) -> float | None:
@@ -219,11 +207,11 @@ def _gain(a: float | None, b: float | None, otherwise: float | None = None) -> f
 
 
 def _signed(gain: float | None) -> str:
-    return "-" if gain is None else f"{100 * gain:+.2f}"
+    return "-" if gain is None else f"{100 * gain:+z.2f}"
 
 
 def _is_fraction(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
 
 
 if __name__ == "__main__":

@@ -153,4 +153,7 @@ def _eval() -> dict:
         "frame": "original",  # pixels of IoU: original | 1024 (longer side scaled to 1024; Motifs)
         "zero_shot": "",  # .json list of triplets for zR@K; "" = those that training never shows
         "iou": "inclusive",  # inclusive | exclusive of both end pixels
+        "missing": "zero",  # zero | skip: an image without predictions counts 0 | is left out
+        "report": True,  # write WORKDIR/report.html
+        "dump": False,  # write every prediction to WORKDIR/predictions, for linknet_jax.score
     }

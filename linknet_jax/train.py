@@ -18,7 +18,7 @@ from linknet_jax import state as states
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
 from linknet_jax.data.word_vectors import load_word_vectors
-from linknet_jax.evaluate import Predict, compile_predict, evaluate_split
+from linknet_jax.evaluate import MODEL, Predict, compile_predict, evaluate_split
 from linknet_jax.preemption import Preemption
 from linknet_jax.state import TrainState
 from linknet_jax.tasks import TASKS, SceneGraphClassification
@@ -29,8 +29,8 @@ from linknet_jax.writer import Writer
 AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for its memory
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
-                  "data.prefetch", "eval.step", "eval.batch_size", "train.log_every",
-                  "checkpoint")  # fmt: skip
+                  "data.prefetch", "eval.step", "eval.batch_size", "eval.report", "eval.dump",
+                  "train.log_every", "checkpoint")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:
@@ -170,7 +170,8 @@ def validate(
     """Scores the validation split and lets the plateau and early-stop rules see the result."""
     params = states.eval_params(state.params, state.ema, config)
     variables = {"params": params, **state.constants}
-    scores = evaluate_split(predict, task, variables, dataset, "val", mesh)["model"]
+    sums = evaluate_split(predict, task, variables, dataset, "val", mesh)[MODEL]
+    scores = sums.compute(dataset.vocabulary)
     metrics = {name: x for name, x in scores.items() if isinstance(x, float)}
     if config.eval.metric not in metrics:
         raise ValueError(

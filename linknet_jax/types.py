@@ -123,6 +123,18 @@ class Prediction:
     free_scores: Float[Array, "*b k"]
     free_count: Int[Array, "*b"]
 
+    def ranking(
+        self, most: int | None = None
+    ) -> tuple[Int[np.ndarray, "k 2"], Int[np.ndarray, "k"]]:
+        """(pairs, predicates) of one image under the graph constraint, without padding."""
+        rows = slice(int(self.count) if most is None else min(int(self.count), most))
+        return np.asarray(self.pairs)[rows], np.asarray(self.predicates)[rows]
+
+    def free_ranking(self) -> tuple[Int[np.ndarray, "k 2"], Int[np.ndarray, "k"]]:
+        """(pairs, predicates) of one image without it, FREE_PREDICTIONS at most."""
+        rows = slice(min(int(self.free_count), FREE_PREDICTIONS))
+        return np.asarray(self.free_pairs)[rows], np.asarray(self.free_predicates)[rows]
+
 
 def image_of(prediction: Prediction, index: int) -> Prediction:
     """The `index`-th image of a batched prediction."""

@@ -31,6 +31,7 @@ CHOICES = {
     "train.schedule": ("constant", "step", "cosine", "plateau"),
     "eval.iou": ("inclusive", "exclusive"),
     "eval.frame": ("original", "1024"),
+    "eval.missing": ("zero", "skip"),
 }
 AT_LEAST_ONE = (
     "data.threads", "data.train_images", "data.test_images",
@@ -115,10 +116,12 @@ def _evaluation(config: ConfigDict) -> Iterable[str]:
     ks, step = config.eval.ks, config.eval.step
     if step not in ("best", "latest") and not step.isdecimal():
         yield f"eval.step={step!r}: must be best, latest or the number of a step"
-    if not ks or not all(type(k) is int and 1 <= k <= FREE_PREDICTIONS for k in ks):
-        yield f"eval.ks={ks}: must be integers from 1 to {FREE_PREDICTIONS}, as (20,50)"
+    if not ks or not all(type(k) is int and k >= 1 for k in ks):
+        yield f"eval.ks={ks}: must be integers from 1, as (20,50)"
         return
-    metrics = [f"{kind}@{k}" for k in config.eval.ks for kind in ("R", "ng-R", "mR", "ng-mR", "F1")]
+    kinds = {"R": ks, "mR": ks, "F1": ks}
+    kinds |= {f"ng-{x}": [k for k in ks if k <= FREE_PREDICTIONS] for x in ("R", "mR")}
+    metrics = [f"{kind}@{k}" for kind, known in kinds.items() for k in known]
     if config.eval.metric not in metrics:
         yield f"eval.metric={config.eval.metric!r}: must be one of {', '.join(metrics)}"
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "linknet_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LEAVES = {"types", "config", "variants"}
+LEAVES = {"types", "config", "variants", "atomic"}
 PURE = LEAVES | {"ops"}
 TASKS = PURE | {"models", "losses"}
 STATE = LEAVES | {"parallel", "validation", "data", "metrics", "checkpoints", "writer", "visualize"}
@@ -19,6 +19,7 @@ WITH_TENSORFLOW = ("linknet_jax.data.pipeline", "linknet_jax.data.tfds")
 # ops <- models <- tasks, losses <- {train, evaluate, ...} <- main; the values may be imported.
 ALLOWED = {
     "types": set(),
+    "atomic": set(),
     "variants": set(),
     "config": {"variants"},
     "ops": {"types"},
@@ -35,12 +36,20 @@ ALLOWED = {
     "writer": PURE,
     "visualize": PURE,
     "baselines": LEAVES | {"data", "metrics", "ops"},
-    "evaluate": TASKS | STATE | {"tasks", "state", "baselines"},
+    "report": LEAVES | {"data"},
+    "score": LEAVES | {"data", "metrics", "report"},
+    "compare": LEAVES | {"metrics"},
+    "dump": LEAVES | {"data"},
+    "examples": LEAVES | {"data", "parallel", "visualize"},
+    "evaluate": TASKS | STATE | {"tasks", "baselines"},
+    "evaluation": TASKS
+    | STATE
+    | {"tasks", "state", "baselines", "evaluate", "report", "dump", "examples"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},
     "train": TASKS | STATE | {"tasks", "state", "evaluate", "train_step", "preemption"},
-    "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
-    "cli": {"main"},
+    "main": TASKS | STATE | {"tasks", "state", "evaluation", "train", "settings", "baselines"},
+    "cli": {"main", "data", "score", "compare"},
 }
 
 

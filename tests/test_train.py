@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import types
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +171,11 @@ def test_metrics_do_not_depend_on_devices(overfitted):
     assert one == pytest.approx(eight, rel=1e-6) and 0.3 < one["R@20"] < 1
 
 
+def sums(metrics):
+    """What `evaluate_split` returns where the metrics are these."""
+    return {"model": types.SimpleNamespace(compute=lambda vocabulary: metrics)}
+
+
 class Silent:
     def __getattr__(self, name):
         return lambda *arguments: None
@@ -178,10 +184,10 @@ class Silent:
 def test_no_step_compiles_again(overfitted, monkeypatch):
     """Neither later steps, nor the state that an evaluation or a checkpoint returns."""
     task, step, _, state, batch = overfitted
-    mesh = make_mesh(1)
-    monkeypatch.setattr(train, "evaluate_split", lambda *_: {"model": {"R@20": 0.25, "n": 3}})
+    mesh, val = make_mesh(1), types.SimpleNamespace(vocabulary=None)
+    monkeypatch.setattr(train, "evaluate_split", lambda *_: sums({"R@20": 0.25, "n": 3}))
     state = jax.device_put(state, parallel.replicated(mesh))
-    state, metrics = train.validate(state, task.config, task, None, None, mesh, Silent())
+    state, metrics = train.validate(state, task.config, task, None, val, mesh, Silent())
     assert metrics == {"R@20": 0.25} and float(state.control.best) == 0.25
     step(state, batch)
     assert step._cache_size() == 1
@@ -245,7 +251,7 @@ def loop(monkeypatch):
     monkeypatch.setattr(train, "compile_predict", lambda *_: None)
 
     def evaluate_split(predict, task, variables, *_):
-        return {"model": {"R@20": seen["metrics"][len(seen["steps"]) // 4 % 3], "images": 8}}
+        return sums({"R@20": seen["metrics"][len(seen["steps"]) // 4 % 3], "images": 8})
 
     monkeypatch.setattr(train, "evaluate_split", evaluate_split)
     return seen

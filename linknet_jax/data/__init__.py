@@ -11,7 +11,7 @@ from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from linknet_jax.data import boxes_only, threads
-from linknet_jax.data.batching import Draw, Source, check_max_objects
+from linknet_jax.data.batching import FILLER, Draw, Source, check_max_objects
 from linknet_jax.data.collection import SPLITS
 from linknet_jax.data.files import Files, load
 from linknet_jax.data.mirror import counterparts, flips
@@ -66,6 +66,13 @@ class Dataset:
         """This process's share of every image once; `example_mask` is False for the filler."""
         stream = evaluation_indices(len(self.annotations), batch_size, process_index, process_count)
         draws = (Draw(x, np.zeros_like(x), np.zeros(len(x), bool)) for x in stream)
+        return self._loader.batches(self._source, self._config, draws, seed=0)
+
+    def batches_of(self, indices: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """These images, in this order; `example_mask` is False for the filler."""
+        order = evaluation_indices(len(indices), batch_size) if len(indices) else ()
+        chosen = np.append(np.asarray(indices, int), FILLER)  # -1 in `order` takes the last
+        draws = (Draw(chosen[x], np.zeros_like(x), np.zeros(len(x), bool)) for x in order)
         return self._loader.batches(self._source, self._config, draws, seed=0)
 
     def _draw(self, seed: int, indices: np.ndarray, epochs: np.ndarray) -> Draw:

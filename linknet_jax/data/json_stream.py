@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import ijson
@@ -36,6 +36,20 @@ def items(path: epath.Path, prefix: str, progress: bool = False) -> Iterator[Any
 
     `progress` shows a bar by bytes on a terminal. Raises DamagedError.
     """
+    yield from _read(path, lambda file: ijson.items(file, prefix, use_float=True), progress)
+
+
+def pairs(path: epath.Path, progress: bool = False) -> Iterator[tuple[str, Any]]:
+    """(key, value) of a file that is one JSON object, in its order; nothing of another file.
+
+    `progress` shows a bar by bytes on a terminal. Raises DamagedError.
+    """
+    yield from _read(path, lambda file: ijson.kvitems(file, "", use_float=True), progress)
+
+
+def _read(
+    path: epath.Path, values: Callable[[BinaryIO], Iterator[Any]], progress: bool
+) -> Iterator[Any]:
     size = path.stat().length
     hidden = None if progress else True
     with (
@@ -43,7 +57,7 @@ def items(path: epath.Path, prefix: str, progress: bool = False) -> Iterator[Any
         tqdm.wrapattr(_Shallow(file), "read", size, desc=path.name, disable=hidden) as stream,
     ):
         try:
-            yield from ijson.items(stream, prefix, use_float=True)
+            yield from values(stream)
         except (ijson.JSONError, UnicodeError, RecursionError) as error:
             place = f"at or shortly before byte {file.tell()} of {size}"
             raise DamagedError(path, place, " ".join(str(error).split())) from error

@@ -51,20 +51,29 @@ def triplets(annotations: Iterable[Annotation]) -> set[tuple[int, int, int]]:
     return found
 
 
-def read_triplets(path: str, vocabulary: Vocabulary) -> set[tuple[int, int, int]]:
+def read_triplets(
+    path: str | epath.Path, vocabulary: Vocabulary, closed: bool = True
+) -> set[tuple]:
     """(subject class, predicate, object class) of a JSON list of such names.
 
-    ValueError for a file that is none and for unknown names.
+    ValueError for a file that is none and, where the vocabulary is `closed`, for unknown names;
+    else those stay names, which nothing annotated equals.
     """
     objects, predicates = vocabulary.objects, vocabulary.predicates
     index = [{name: k for k, name in enumerate(names)} for names in (objects, predicates, objects)]
     try:
         rows = json.loads(epath.Path(path).read_text())
-        return {tuple(where[name] for where, name in zip(index, row, strict=True)) for row in rows}
+        return {
+            tuple(
+                where[name] if closed else where.get(str(name), str(name))
+                for where, name in zip(index, row, strict=True)
+            )
+            for row in rows
+        }
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path}: must be a JSON list of [subject, predicate, object], names of the data set "
-            f"({type(error).__name__}: {error}); mend --config.eval.zero_shot"
+            f"({type(error).__name__}: {error}); mend the file or name another"
         ) from error
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from linknet_jax.metrics.matching import Match, assigned_ranks, first_ranks
+from linknet_jax.metrics.matching import Match, assigned_ranks, first_ranks, match
 from linknet_jax.metrics.sums import Sums
-from linknet_jax.types import Annotation
+from linknet_jax.types import Annotation, Prediction
 
 Found = Bool[np.ndarray, "2 k r"]  # with and without the graph constraint, for every K
 
@@ -45,15 +45,21 @@ def add_zero_shot(
 def add_given_boxes(
     sums: Sums,
     annotation: Annotation,
-    labels: Int[np.ndarray, "n"],
-    best: Match,
+    overlaps: Float[np.ndarray, "n n"],
+    prediction: Prediction,
     ks: Int[np.ndarray, "k"],
 ) -> None:
-    """What is only defined where box i of the prediction is box i of the annotation."""
+    """What is only defined where box i of the prediction is box i of the annotation.
+
+    Of all predictions, those on annotated pairs are kept before the first K of them count.
+    """
     n, relations = len(annotation.boxes), annotation.relations
+    labels = np.asarray(prediction.labels)[: overlaps.shape[1]]
     correct = (labels == annotation.labels).sum() if len(labels) else 0
     sums.add("objects", (correct, n))
     related = np.zeros((n, n), bool)
     related[relations[:, 0], relations[:, 1]] = True
-    hits = best.hits[:, related[best.pairs[:, 0], best.pairs[:, 1]]]
+    pairs, predicates = prediction.ranking()
+    kept = related[pairs[:, 0], pairs[:, 1]]
+    hits = match(relations, overlaps, pairs[kept], predicates[kept]).hits
     sums.add("pair_hits", (first_ranks(hits) < ks[:, None]).sum(axis=-1))

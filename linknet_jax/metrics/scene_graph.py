@@ -80,16 +80,15 @@ class SceneGraphMetrics:
         frame = (annotation.width, annotation.height, self.frame)
         true_boxes, boxes = in_frame(annotation.boxes, *frame), in_frame(np.asarray(boxes), *frame)
         overlaps = object_overlaps(true_boxes, annotation.labels, boxes, labels, self.inclusive)
-        best, free = (
-            match(annotation.relations, overlaps, *rows) for rows in self._rankings(prediction)
-        )
+        rankings = (prediction.ranking(self._grid[-1]), prediction.free_ranking())
+        best, free = (match(annotation.relations, overlaps, *x) for x in rankings)
         found = np.stack([first_ranks(x.hits) < self._grid[:, None] for x in (best, free)])
         counting.add_recalls(self._sums, annotation.relations, found)
         counting.add_pooled(self._sums, (best, free), self._grid)
         if self.zero_shot is not None:
             counting.add_zero_shot(self._sums, annotation, found, self.zero_shot)
         if self.task != "sgdet":
-            counting.add_given_boxes(self._sums, annotation, labels, best, self._grid)
+            counting.add_given_boxes(self._sums, annotation, overlaps, prediction, self._grid)
         diagnosis.add(self._sums, annotation.relations, best, prediction.scores)
         recalls = dict(zip(self._grid.tolist(), found[0].mean(axis=-1).tolist(), strict=True))
         return {k: recalls[k] for k in self.ks}
@@ -163,13 +162,6 @@ class SceneGraphMetrics:
                 f"image {annotation.image_id}: {len(boxes)} predicted boxes, but {self.task} is "
                 f"given the {len(annotation.boxes)} annotated ones; pass those, or score as sgdet"
             )
-
-    def _rankings(self, p: Prediction) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(pairs, predicates) that are scored, with and without the graph constraint."""
-        best = slice(min(int(p.count), int(self._grid[-1])))
-        free = slice(min(int(p.free_count), FREE_PREDICTIONS))
-        rankings = ((p.pairs, p.predicates, best), (p.free_pairs, p.free_predicates, free))
-        return [(np.asarray(x)[rows], np.asarray(y)[rows]) for x, y, rows in rankings]
 
     def _protocol(self, grouped_by: str) -> dict:
         return {

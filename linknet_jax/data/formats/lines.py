@@ -11,6 +11,8 @@ from typing import Any
 
 from etils import epath
 
+from linknet_jax.atomic import replacing
+
 LONGEST = 32 * 2**20  # bytes of a line: an image of 500 boxes with a relation for every pair fits
 
 
@@ -55,13 +57,9 @@ def line_writer(path: epath.Path) -> Iterator[Callable[[Any], None]]:
 
     Compressed where the name ends in .gz; the same values give the same bytes.
     """
-    partial = path.parent / f"{path.name}.partial"
-    try:
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(partial.open("wb"))
-            if path.suffix == ".gz":
-                file = stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
-            yield lambda value: file.write((json.dumps(value, allow_nan=False) + "\n").encode())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        partial = stack.enter_context(replacing(path))
+        file = stack.enter_context(partial.open("wb"))
+        if path.suffix == ".gz":
+            file = stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
+        yield lambda value: file.write((json.dumps(value, allow_nan=False) + "\n").encode())

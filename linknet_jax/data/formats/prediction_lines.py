@@ -153,12 +153,10 @@ def prediction_record(
 
 def _candidates(p: Prediction) -> tuple[Int[np.ndarray, "m 3"], Float[np.ndarray, "m"]]:
     """Every ranked (subject, object, predicate) once, best first, ties by pair and predicate."""
-    best, free = slice(int(p.count)), slice(int(p.free_count))
-    triplets = np.concatenate([
-        np.column_stack([p.pairs[best], p.predicates[best]]),
-        np.column_stack([p.free_pairs[free], p.free_predicates[free]]),
-    ])  # fmt: skip
-    scores = np.concatenate([p.scores[best], p.free_scores[free]])
+    rankings = (p.ranking(), p.free_ranking())
+    triplets = np.concatenate([np.column_stack(ranking) for ranking in rankings])
+    counts = [len(pairs) for pairs, _ in rankings]
+    scores = np.concatenate([p.scores[: counts[0]], p.free_scores[: counts[1]]])
     triplets, first = np.unique(triplets, axis=0, return_index=True)
     order = np.argsort(-scores[first], kind="stable")
     return triplets[order], scores[first][order]

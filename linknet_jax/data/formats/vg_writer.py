@@ -10,6 +10,7 @@ from etils import epath
 
 from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, compact, starts
 from linknet_jax.data.formats.vg_boxes import decode, encode
+from linknet_jax.data.formats.vg_dicts import class_dicts
 from linknet_jax.types import Vocabulary
 
 H5, DICTS, IMAGES = "VG-SGG.h5", "VG-SGG-dicts.json", "image_data.json"
@@ -38,16 +39,13 @@ def _image(table: AnnotationTable, row: int) -> dict:
 
 
 def _dicts(vocabulary: Vocabulary, tables: dict[str, AnnotationTable]) -> dict:
-    result = {}
+    result = class_dicts(vocabulary)
     for key, names, values in (
-        ("label", vocabulary.objects, [t.labels for t in tables.values()]),
-        ("predicate", vocabulary.predicates, [t.relations[:, 2] for t in tables.values()]),
+        ("object_count", vocabulary.objects, [t.labels for t in tables.values()]),
+        ("predicate_count", vocabulary.predicates, [t.relations[:, 2] for t in tables.values()]),
     ):
         counts = np.bincount(np.concatenate([[0], *values]), minlength=len(names))
-        result[f"{key}_to_idx"] = {name: k for k, name in enumerate(names) if k}
-        result[f"idx_to_{key}"] = {str(k): name for k, name in enumerate(names) if k}
-        count = {name: int(counts[k]) for k, name in enumerate(names) if k}
-        result["object_count" if key == "label" else "predicate_count"] = count
+        result[key] = {name: int(counts[k]) for k, name in enumerate(names) if k}
     return result
 
 

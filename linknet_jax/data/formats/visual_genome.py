@@ -12,7 +12,6 @@ import numpy as np
 from etils import epath
 
 from linknet_jax.data.collection import (
-    BACKGROUND,
     SPLITS,
     AnnotationTable,
     Collection,
@@ -23,12 +22,12 @@ from linknet_jax.data.collection import (
 from linknet_jax.data.formats import vg_writer
 from linknet_jax.data.formats.values import LARGEST, error, read_json, shown
 from linknet_jax.data.formats.vg_boxes import decode
+from linknet_jax.data.formats.vg_dicts import read_vocabulary
 from linknet_jax.data.formats.vg_writer import EXACT, IMAGES, write
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.photographs import Photographs
-from linknet_jax.types import Vocabulary
 
-__all__ = ["read", "read_vocabulary", "recognises", "write"]
+__all__ = ["read", "recognises", "write"]
 
 H5 = (vg_writer.H5, "VG-SGG-with-attri.h5")
 DICTS = (vg_writer.DICTS, "VG-SGG-dicts-with-attri.json")
@@ -86,39 +85,6 @@ def _json(path: epath.Path, kind: type) -> Any:
     if not path.exists():
         raise ValueError(f"{path} is missing; a folder of this layout holds it beside {H5[0]}")
     return read_json(path, kind)
-
-
-def read_vocabulary(path: epath.Path) -> Vocabulary:
-    """The classes of a VG-SGG-dicts.json; ValueError where its numbers have gaps or disagree."""
-    tables = _json(path, dict)
-    return Vocabulary(*(_names(tables, key, path) for key in ("label", "predicate")))
-
-
-def _names(tables: dict, key: str, path: epath.Path) -> tuple[str, ...]:
-    """Names in the order of their indices, which must be 1 .. C without a gap."""
-    index = tables.get(f"{key}_to_idx")
-    if not isinstance(index, dict) or not all(type(v) is int for v in index.values()):
-        raise ValueError(f"{path}: {key}_to_idx must map names to integers, got {shown(index)}")
-    numbers = sorted(index.values())
-    first = int(0 not in numbers)  # some files list the background
-    if numbers != list(range(first, first + len(numbers))) or index.get(BACKGROUND, 0) != 0:
-        raise ValueError(
-            f"{path}: {key}_to_idx must number its names 1 .. {len(index)} without gap or "
-            f"repetition (0 is {BACKGROUND}), got {numbers[:10]} ..."
-        )
-    names = {v: name for name, v in index.items() if v}
-    back = tables.get(f"idx_to_{key}", {})
-    if not isinstance(back, dict):
-        raise ValueError(f"{path}: idx_to_{key} must map numbers to names, got {shown(back)}")
-    forth = {str(v): name for v, name in names.items()}
-    back = {k: name for k, name in back.items() if k != "0"}
-    wrong = sorted(k for k in back.keys() | forth.keys() if back.get(k) != forth.get(k))
-    if back and wrong:
-        raise ValueError(
-            f"{path}: {key}_to_idx and idx_to_{key} disagree on index {wrong[0]}: "
-            f"{forth.get(wrong[0])!r} and {shown(back.get(wrong[0]))}; take both from one release"
-        )
-    return (BACKGROUND, *(names[k] for k in sorted(names)))
 
 
 def _arrays(path: epath.Path) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from etils import epath
 
 from linknet_jax.data.convert import check_new
 from linknet_jax.data.formats import visual_genome
+from linknet_jax.data.formats.vg_dicts import read_vocabulary
 from linknet_jax.data.raw.convert import convert_raw
 
 REPORT = "report.json"
@@ -18,7 +19,7 @@ def build(folder: epath.Path, target: epath.Path, dicts: epath.Path | None = Non
     is not empty and for raw files that are wrong.
     """
     check_new(target)
-    vocabulary = visual_genome.read_vocabulary(dicts) if dicts else None
+    vocabulary = read_vocabulary(dicts) if dicts else None
     collection, report = convert_raw(folder, vocabulary)
     visual_genome.write(collection, target)
     (target / REPORT).write_text(report.to_json())

@@ -1,0 +1,210 @@
+"""`--mode eval`: a checkpoint to results.json, report.html, pictures and predictions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from PIL import Image
+
+from linknet_jax import data, dump, examples, parallel, validation
+from linknet_jax.atomic import replacing, write_json
+from linknet_jax.baselines import Training, create_metrics, evaluated_splits
+from linknet_jax.checkpoints import Checkpoints, vocabulary_of
+from linknet_jax.evaluate import MODEL, Predict, Recalls, compile_predict, evaluate_split
+from linknet_jax.metrics.baselines import ceiling_prediction
+from linknet_jax.metrics.table import predicate_table, results_table
+from linknet_jax.report.page import Example, write_report
+from linknet_jax.state import create_state, eval_params
+from linknet_jax.tasks import EVALUATED, TASKS, SceneGraphClassification
+from linknet_jax.types import Prediction
+from linknet_jax.visualize import stack
+
+SHOWN = 4  # pictures of a kind
+Draw = Callable[[str, Sequence[int]], Iterator[Image.Image]]
+
+
+class Scored(NamedTuple):
+    """A task on a split.
+
+    Attributes:
+      metrics: of the model and of the baselines, by name.
+      diagnosis: of the model, see `SceneGraphMetrics.diagnosis`.
+      seen: the recall of each of this process's images.
+    """
+
+    metrics: dict[str, dict]
+    diagnosis: dict
+    seen: list[examples.Ranked]
+
+
+Table = dict[str, dict[str, Scored]]  # by split and task
+
+
+def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
+    """Scores the checkpoint `eval.step` on test and validation.
+
+    Prints and writes results.json, report.html and, with `eval.dump`, the predictions.
+    """
+    mesh = parallel.create_mesh()
+    with Checkpoints(workdir, config.eval.metric) as saved:
+        step = saved.resolve(config.eval.step)
+        vocabulary = vocabulary_of(saved.about(step))
+        variables = restore(config, saved, step, mesh)
+    tasks = [TASKS[name](config, *vocabulary.sizes) for name in EVALUATED[config.task]]
+    splits = evaluated_splits(config)
+    validation.check_same_vocabulary(vocabulary, splits["val"].vocabulary, config.data.name)
+    training = Training(config, splits)
+    folder = workdir / "predictions" if config.eval.dump else None
+    predicts = {task.name: compile_predict(task, mesh) for task in tasks}
+    table: Table = {split: {} for split in splits}
+    for task in tasks:
+        for split, dataset in splits.items():
+            table[split][task.name] = score_split(
+                predicts[task.name], task, variables, dataset, split, mesh, training, folder
+            )
+    results = _results(step, table)
+    dataset = splits[results["split"]]
+    if dataset.truth is not None:
+        first = results["split"]
+        results["ceiling"] = {
+            t.name: ceiling(config, t.name, dataset, first, training) for t in tasks
+        }
+    if folder is not None:
+        _finish_dump(folder, table, splits, training)
+    pictures: list[Example] = []
+    if jax.process_count() == 1:  # a picture needs a prediction, and that needs all processes
+
+        def draw(name: str, indices: Sequence[int]) -> Iterator[Image.Image]:
+            return examples.draw(predicts[name], variables, dataset, config, indices)
+
+        _draw_first(draw, tasks[0].name, workdir)
+        pictures = list(_extremes(draw, table[results["split"]], dataset, config))
+    if jax.process_index() == 0:
+        _write(results, table, pictures, config, workdir)
+    return results
+
+
+def score_split(
+    predict: Predict,
+    task: SceneGraphClassification,
+    variables: dict,
+    dataset: data.Dataset,
+    split: str,
+    mesh: Mesh,
+    training: Training,
+    folder: epath.Path | None = None,
+) -> Scored:
+    """All that is reported of a task on a split; predictions go to `folder`, if there is one."""
+    seen: list[examples.Ranked] = []
+    names, k = dataset.vocabulary, task.config.eval.ks[0]
+    with contextlib.ExitStack() as stack:
+        write = None
+        if folder is not None:
+            name = f"{task.name}_{split}"
+            write = stack.enter_context(dump.prediction_writer(folder, name, names))
+
+        def observe(index: int, prediction: Prediction, recalls: Recalls | None) -> None:
+            truth = dataset.annotations[index]
+            if recalls is not None:
+                seen.append((recalls[k], len(truth.relations), index))
+            if write:
+                write(truth, prediction)
+
+        sums = evaluate_split(predict, task, variables, dataset, split, mesh, training, observe)
+    counts = training.predicate_counts
+    metrics = {name: x.compute(names, counts) for name, x in sums.items()}
+    return Scored(metrics, sums[MODEL].diagnosis(names), seen)
+
+
+def ceiling(
+    config: ConfigDict, name: str, dataset: data.Dataset, split: str, training: Training
+) -> dict:
+    """Metrics of a predictor that knows every true class and every true relation."""
+    metrics = create_metrics(config, name, dataset, split)
+    for annotation, truth in zip(dataset.annotations, dataset.truth, strict=True):
+        metrics.update(annotation, annotation.boxes, ceiling_prediction(truth, annotation.labels))
+    return metrics.compute(dataset.vocabulary, training.predicate_counts)
+
+
+def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
+    """Variables for evaluation, on whatever devices there are."""
+    task = TASKS[config.task](config, *vocabulary_of(saved.about(step)).sizes)
+    shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}))
+    items = {"params": shapes.params, "constants": shapes.constants}
+    if config.train.ema:
+        items["ema"] = shapes.ema
+    stored = saved.restore(step, items, parallel.replicated(mesh))
+    params = eval_params(stored["params"], stored.get("ema", {}), config)
+    return {"params": params, **stored["constants"]}
+
+
+def _results(step: int, table: Table) -> dict:
+    """The content of results.json (docs/evaluation.md): the first split on top, val below."""
+    report = {
+        split: {
+            "tasks": {task: x.metrics[MODEL] for task, x in tasks.items()},
+            "baselines": {
+                name: {task: x.metrics[name] for task, x in tasks.items()}
+                for name in next(iter(tasks.values())).metrics
+                if name != MODEL
+            },
+        }
+        for split, tasks in table.items()
+    }
+    first = next(iter(table))
+    return {"step": step, "split": first, "splits": {"val": report["val"]}, **report[first]}
+
+
+def _finish_dump(
+    folder: epath.Path, table: Table, splits: dict[str, data.Dataset], training: Training
+) -> None:
+    names = [f"{task}_{split}" for split, tasks in table.items() for task in tasks]
+    dump.join(folder, names)
+    if jax.process_index() == 0:
+        for split, dataset in splits.items():
+            unseen = training.unseen(split)
+            dump.write_truth(folder, split, dataset, unseen, training.predicate_counts)
+        print(f"predictions: {folder}; `python -m linknet_jax.score` scores them again")
+
+
+def _draw_first(draw: Draw, task: str, workdir: epath.Path) -> None:
+    """Writes examples.png: the first images of the split with their predicted graphs."""
+    path = workdir / "examples.png"
+    with replacing(path) as partial, partial.open("wb") as file:
+        stack(list(draw(task, range(SHOWN)))).save(file, format="PNG")
+    print(f"pictures of predicted graphs: {path}")
+
+
+def _extremes(
+    draw: Draw, tasks: dict[str, Scored], dataset: data.Dataset, config: ConfigDict
+) -> Iterator[Example]:
+    """The best and the worst images of every task."""
+    for task, scored in tasks.items():
+        for kind, choose in (("best", examples.best), ("worst", examples.worst)):
+            chosen = choose(scored.seen, SHOWN)
+            pictures = draw(task, [index for *_, index in chosen])
+            for (recall, relations, index), picture in zip(chosen, pictures, strict=True):
+                name = dataset.annotations[index].image_id
+                text = f"image {name}: R@{config.eval.ks[0]} {100 * recall:.1f} % of {relations}"
+                yield Example(f"{task}, {kind}", f"{text} relations", picture)
+
+
+def _write(
+    results: dict, table: Table, pictures: list[Example], config: ConfigDict, workdir: epath.Path
+) -> None:
+    path, report = workdir / "results.json", workdir / "report.html"
+    write_json(path, results)
+    print(results_table(results))
+    first = next(iter(results["tasks"]))
+    print(f"\n{first}, recall per predicate\n{predicate_table(results['tasks'][first])}")
+    print(f"\nwritten to {path}")
+    if config.eval.report:
+        diagnoses = {s: {t: x.diagnosis for t, x in tasks.items()} for s, tasks in table.items()}
+        write_report(report, results, diagnoses, pictures, f"{config.name} in {workdir.name}")
+        print(f"report: {report}")

@@ -1,0 +1,183 @@
+"""Score predictions of any system, stored as scene-graph JSON Lines (docs/evaluation.md).
+
+python -m linknet_jax.score --task sgcls --ground_truth gt.jsonl --predictions pred.jsonl.gz \\
+    --output metrics.json [--vocabulary VG-SGG-dicts.json] [--zero_shot triplets.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from linknet_jax.atomic import write_json
+from linknet_jax.data.collection import AnnotationTable
+from linknet_jax.data.formats.prediction_lines import (
+    ranked,
+    read_predictions,
+    read_truth,
+)
+from linknet_jax.data.formats.vg_dicts import read_training_counts, read_vocabulary
+from linknet_jax.data.statistics import read_triplets
+from linknet_jax.metrics.detection import DetectionMetrics
+from linknet_jax.metrics.scene_graph import TASKS, SceneGraphMetrics
+from linknet_jax.metrics.table import predicate_table, results_table
+from linknet_jax.report.page import write_report
+from linknet_jax.types import Annotation, Prediction, Vocabulary
+
+NOTHING = ranked(np.zeros(0, int), np.zeros(0), np.zeros((0, 3), int), np.zeros(0))
+NEAR = 2.0  # pixels by which a given box may differ, for those who resized it and back
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What predictions are compared with.
+
+    Attributes:
+      source: the file of the vocabulary; "" where it is the names in the ground truth.
+      training: relations of each predicate in training; None where not known.
+    """
+
+    path: epath.Path
+    images: AnnotationTable
+    vocabulary: Vocabulary
+    source: str
+    training: Int[np.ndarray, "p"] | None
+
+
+def read(path: epath.Path, vocabulary: epath.Path | None = None) -> Truth:
+    """The ground truth of a file; ValueError for the first line that is wrong."""
+    if vocabulary is None:
+        return Truth(path, *read_truth(path, None), "", None)
+    names, source = read_vocabulary(vocabulary), str(vocabulary)
+    return Truth(
+        path, *read_truth(path, names, source), source, read_training_counts(vocabulary, names)
+    )
+
+
+def score(truth: Truth, predictions: epath.Path, metrics: SceneGraphMetrics) -> dict:
+    """Adds every image to `metrics` and computes them; ValueError for a wrong line.
+
+    A ground-truth image without a line has no predictions.
+    """
+    detection = DetectionMetrics() if metrics.task == "sgdet" else None
+    for row, annotation, boxes, prediction in _images(truth, predictions, metrics.task):
+        metrics.update(annotation, boxes, prediction)
+        if detection is not None:
+            detection.update(row, annotation, boxes, prediction)
+    result = metrics.compute(truth.vocabulary, truth.training)
+    if detection is not None:
+        result |= detection.compute()
+    if not truth.source:
+        result["protocol"]["predicates"]["source"] = "ground truth"
+    return result
+
+
+def _images(
+    truth: Truth, path: epath.Path, task: str
+) -> Iterator[tuple[int, Annotation, Float[np.ndarray, "n 4"], Prediction]]:
+    """Every ground-truth image once, with its prediction."""
+    images = truth.images
+    missing = {image_id: row for row, image_id in enumerate(images.image_ids)}
+    with tqdm(total=len(images), desc=path.name, unit="image", smoothing=0) as bar:
+        for line, image_id, boxes, prediction in read_predictions(
+            path, truth.vocabulary, truth.source
+        ):
+            row = missing.pop(image_id, None)
+            if row is None:
+                raise ValueError(
+                    f"{path}, line {line}: image {image_id!r} is not in {truth.path}; an id is an "
+                    "integer in both files or a string in both"
+                )
+            annotation = images[row]
+            problem = _given_problem(task, annotation, boxes, prediction, truth.vocabulary)
+            if problem:
+                raise ValueError(f"{path}, line {line}, image {image_id!r}: {problem}")
+            bar.update()
+            yield row, annotation, boxes, prediction
+        for row in missing.values():
+            bar.update()
+            yield row, images[row], np.zeros((0, 4)), NOTHING
+
+
+def _given_problem(
+    task: str, truth: Annotation, boxes: np.ndarray, prediction: Prediction, names: Vocabulary
+) -> str:
+    """Why objects cannot be those that the task gives, "" if they can."""
+    if task == "sgdet" or not len(boxes):
+        return ""
+    rule = f"but {task} is given the annotated objects in their order; write those, or score sgdet"
+    if len(boxes) != len(truth.boxes):
+        return f"{len(boxes)} objects for {len(truth.boxes)} annotated ones, {rule}"
+    for k in np.flatnonzero(np.abs(boxes - truth.boxes).max(axis=1) > NEAR):
+        return f"object {k}, box {boxes[k].tolist()} for {truth.boxes[k].tolist()}, {rule}"
+    for k in np.flatnonzero(prediction.labels != truth.labels) if task == "predcls" else ():
+        return f"object {k} is no {names.objects[truth.labels[k]]!r}, {rule}, or sgcls"
+    return ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status. A wrong input is a message, not a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(a: argparse.Namespace) -> None:
+    truth = read(a.ground_truth, a.vocabulary)
+    closed = bool(truth.source)
+    unseen = read_triplets(a.zero_shot, truth.vocabulary, closed) if a.zero_shot else None
+    metrics = SceneGraphMetrics(
+        len(truth.vocabulary.predicates), a.ks, a.task, a.split,
+        a.iou == "inclusive", a.frame, a.missing, unseen,
+    )  # fmt: skip
+    result = score(truth, a.predictions, metrics)
+    results = {"split": a.split, "tasks": {a.task: result}}
+    print(results_table(results, a.predictions.name))
+    print(f"\n{a.task}, recall per predicate\n{predicate_table(result)}")
+    write_json(a.output, result)
+    print(f"\nwritten to {a.output}")
+    if a.report:
+        diagnoses = {a.split: {a.task: metrics.diagnosis(truth.vocabulary)}}
+        write_report(a.report, results, diagnoses, (), str(a.predictions))
+        print(f"report: {a.report}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m linknet_jax.score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, file = parser.add_argument, epath.Path
+    add("--task", required=True, choices=TASKS, help="what the predictions were given")
+    add("--ground_truth", required=True, type=file, help="JSON Lines, .gz or plain")
+    add("--predictions", required=True, type=file, help="JSON Lines, .gz or plain")
+    add("--output", required=True, type=file, help="the metrics as JSON")
+    add("--vocabulary", type=file, help="VG-SGG-dicts.json; default: names in the ground truth")
+    add("--zero_shot", type=file, help="JSON list of [subject, predicate, object] for zR@K")
+    add("--iou", choices=("inclusive", "exclusive"), default="inclusive", help="of end pixels")
+    add("--frame", choices=("original", "1024"), default="original", help="1024: as Motifs")
+    add("--missing", choices=("zero", "skip"), default="zero", help="images without predictions")
+    add("--ks", type=_numbers, default=(20, 50, 100), help="K of R@K, joined by commas")
+    add("--split", default="test", help="name of the split, for the protocol")
+    add("--report", type=file, help="also write an HTML report")
+    return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
