@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from etils import epath
 
+from linknet_jax.command import exit_status
 from linknet_jax.metrics.table import align, percent
 
 MEAN = "mR, F1, groups"
@@ -71,14 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(name.lower(), metavar=f"WORKDIR_{name}", type=epath.Path, help=text)
     parser.add_argument("--k", type=int, default=100, help="recall@K per predicate (default 100)")
     arguments = parser.parse_args(argv)
-    try:
-        print(compare(arguments.a, arguments.b, arguments.k), flush=True)
-    except BrokenPipeError:  # `| head` has read enough; nothing may be flushed at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: print(compare(arguments.a, arguments.b, arguments.k)))
 
 
 def _read(path: epath.Path) -> dict[Key, dict]:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from linknet_jax.atomic import write_json
+from linknet_jax.command import exit_status
 from linknet_jax.data.collection import AnnotationTable
 from linknet_jax.data.formats.prediction_lines import (
     ranked,
@@ -123,14 +124,9 @@ def _given_problem(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status. A wrong input is a message, not a traceback."""
+    """Runs the command; returns its exit status."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: _run(arguments))
 
 
 def _run(a: argparse.Namespace) -> None:
@@ -143,14 +139,13 @@ def _run(a: argparse.Namespace) -> None:
     )  # fmt: skip
     result = score(truth, a.predictions, metrics)
     results = {"split": a.split, "tasks": {a.task: result}}
-    print(results_table(results, a.predictions.name))
-    print(f"\n{a.task}, recall per predicate\n{predicate_table(result)}")
     write_json(a.output, result)
-    print(f"\nwritten to {a.output}")
     if a.report:
         diagnoses = {a.split: {a.task: metrics.diagnosis(truth.vocabulary)}}
         write_report(a.report, results, diagnoses, (), str(a.predictions))
-        print(f"report: {a.report}")
+    print(results_table(results, a.predictions.name))
+    print(f"\n{a.task}, recall per predicate\n{predicate_table(result)}")
+    print("\nwritten to", " and ".join(str(x) for x in (a.output, a.report) if x))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "linknet_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LEAVES = {"types", "config", "variants", "atomic"}
+LEAVES = {"types", "config", "variants", "atomic", "command"}
 PURE = LEAVES | {"ops"}
 TASKS = PURE | {"models", "losses"}
 STATE = LEAVES | {"parallel", "validation", "data", "metrics", "checkpoints", "writer", "visualize"}
@@ -20,6 +20,7 @@ WITH_TENSORFLOW = ("linknet_jax.data.pipeline", "linknet_jax.data.tfds")
 ALLOWED = {
     "types": set(),
     "atomic": set(),
+    "command": set(),
     "variants": set(),
     "config": {"variants"},
     "ops": {"types"},

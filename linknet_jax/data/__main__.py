@@ -10,28 +10,21 @@ python -m linknet_jax.data download NAME ...       public files (--list shows th
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import sys
 
 from etils import epath
 
+from linknet_jax.command import exit_status
 from linknet_jax.data import check, convert, files, stats
 from linknet_jax.data.public import download, locations
 from linknet_jax.data.raw import build
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; returns its exit status. A wrong input is a message, not a traceback."""
+    """Runs one verb; returns its exit status."""
     arguments = _parser().parse_args(argv)
-    try:
-        return arguments.run(arguments) or 0
-    except BrokenPipeError:  # `| head` has read enough; nothing may be flushed at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: arguments.run(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

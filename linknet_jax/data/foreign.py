@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
+from linknet_jax.command import exit_status
 from linknet_jax.data import json_stream
 from linknet_jax.data.collection import BACKGROUND
 from linknet_jax.data.formats.lines import line_writer
@@ -114,16 +115,15 @@ def main(argv: list[str] | None = None) -> int:
     add("--output", required=True, type=file, help="JSON Lines, compressed if it ends in .gz")
     text = "sides of the network input: SHORTER,LONGEST, or none: boxes are in original pixels"
     add("--resized", type=_sides, default=(600, 1000), help=text)
-    a = parser.parse_args(argv)
-    try:
-        images, _ = read_truth(a.ground_truth, None)
-        sizes = dict(zip(images.image_ids, map(tuple, images.sizes.tolist()), strict=True))
-        count = convert(a.predictions, sizes, a.output, *a.resized)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    arguments = parser.parse_args(argv)
+    return exit_status(lambda: _run(arguments))
+
+
+def _run(a: argparse.Namespace) -> None:
+    images, _ = read_truth(a.ground_truth, None)
+    sizes = dict(zip(images.image_ids, map(tuple, images.sizes.tolist()), strict=True))
+    count = convert(a.predictions, sizes, a.output, *a.resized)
     print(f"{count:,} of {len(sizes):,} annotated images have predictions; written to {a.output}")
-    return 0
 
 
 def _sides(text: str) -> Size:

@@ -69,15 +69,8 @@ def _precision(truth: Rows, detected: Rows) -> Float[np.ndarray, "10"]:
     if not len(detected):
         return np.zeros(10)
     images = np.union1d(truth[:, 0], detected[:, 0]).astype(int).tolist()
-    annotated = COCO(
-        {
-            "images": [{"id": image} for image in images],
-            "categories": [{"id": 1}],
-            "annotations": _entries(truth, iscrowd=0),
-        }
-    )
-    found = annotated.loadRes(_entries(detected))
-    run = COCOeval_faster(annotated, found, "bbox", print_function=lambda *_: None)
+    sets = [_coco(rows, images) for rows in (truth, detected)]
+    run = COCOeval_faster(*sets, "bbox", print_function=lambda *_: None)
     run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
     run.params.maxDets = [MOST]
     run.evaluate()
@@ -85,13 +78,16 @@ def _precision(truth: Rows, detected: Rows) -> Float[np.ndarray, "10"]:
     return run.eval["precision"][:, :, 0, 0, 0].mean(axis=1)
 
 
-def _entries(rows: Rows, **more: int) -> list[dict]:
+def _coco(rows: Rows, images: list[int]) -> COCO:
+    dataset = {"images": [{"id": image} for image in images], "categories": [{"id": 1}]}
+    return COCO(dataset | {"annotations": _entries(rows)})
+
+
+def _entries(rows: Rows) -> list[dict]:
     sizes = rows[:, 4:6] - rows[:, 2:4]
     boxes = np.concatenate([rows[:, 2:4], sizes], axis=1).tolist()
     columns = zip(rows[:, 0].astype(int).tolist(), boxes, sizes.prod(1).tolist(),
                   rows[:, 6].tolist(), strict=True)  # fmt: skip
-    return [
-        {"id": k, "image_id": image, "category_id": 1, "bbox": box, "area": area, "score": score}
-        | more
-        for k, (image, box, area, score) in enumerate(columns, 1)
-    ]
+    keys = ("id", "image_id", "bbox", "area", "score")
+    same = {"category_id": 1, "iscrowd": 0}
+    return [dict(zip(keys, (k, *row), strict=True)) | same for k, row in enumerate(columns, 1)]
