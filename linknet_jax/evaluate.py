@@ -78,8 +78,8 @@ def evaluate_split(
 
 
 def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
-    """Sums of all processes; as raw bits, because JAX would round float64."""
+    """Sums of all processes; as raw bits, because JAX would cut int64."""
     if jax.process_count() == 1:
         return metrics
     bits = multihost_utils.process_allgather(metrics.state().view(np.uint32))
-    return metrics.from_state(np.asarray(bits).view(np.float64).sum(axis=0))
+    return metrics.from_state(np.asarray(bits).view(np.int64).sum(axis=0))

@@ -92,21 +92,25 @@ def test_other_settings_never_mix(other):
     assert numbers(first.merge(SceneGraphMetrics(**settings))) == numbers(first)
 
 
-def test_sums_keep_thirteen_digits_of_two_million_images():
-    sums = Sums({"one": (), "thirds": (2,)})
+def test_sums_keep_each_fraction_to_twelve_digits_and_never_round_again():
+    values = np.random.default_rng(0).random(1000)
+    sums = Sums({"whole": (), "each": (1000,), "all": (1,)})
+    for value in values:
+        sums.add_fractions("all", value)
+    sums.add_fractions("each", values)
+    assert UNIT / 4 < np.abs(sums.fractions("each") - values).max() <= UNIT / 2 < 1.2e-13
+    assert sums["all"] == sums["each"].sum()
+    assert sums["whole"].shape == () and len(sums.state()) == 1002
+
+
+def test_sums_have_room_for_two_million_images():
+    sums = Sums({"recall": (1,)})
     before = sums.state()
-    rng = np.random.default_rng(0)
-    values = rng.random((1000, 2))
-    for row in values:
-        sums.add_fractions("thirds", row)
-    assert np.abs(sums.fractions("thirds") / 1000 - values.mean(axis=0)).max() < 1.2e-13
-    assert (before == 0).all() and sums["one"].shape == () and len(before) == 3
-    million = Sums({"one": (1,)})
-    million.add_fractions("one", np.ones(1))
-    many = million.from_state(million.state() * 2_000_000)
-    many.add_fractions("one", np.full(1, 90_000.0))
-    assert many.fractions("one") == [2_090_000.0]
-    assert UNIT / 2 < 1.2e-13
+    sums.add_fractions("recall", np.ones(1))
+    many = sums.from_state(sums.state() * 2_000_000)
+    many.add_fractions("recall", np.full(1, 90_000.0))
+    assert many.fractions("recall") == [2_090_000.0]
+    assert before == [0] and sums.fractions("recall") == [1.0]
 
 
 def free_port() -> int:

@@ -14,6 +14,7 @@ from linknet_jax.metrics.matching import (
     object_overlaps,
 )
 from linknet_jax.metrics.scene_graph import CURVE, SceneGraphMetrics
+from linknet_jax.metrics.summary import groups
 from linknet_jax.types import Annotation, Prediction, Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -248,6 +249,14 @@ def test_by_hand(row):
     for x in images:
         metrics.update(*x)
     assert_same(look_up(metrics, name, training), expected, name)
+
+
+def test_ties_of_fifty_predicates_go_by_position():
+    counts = np.array([0, *([1, 2] * 25)])
+    thirds = groups(counts)
+    order = [*range(2, 51, 2), *range(1, 51, 2)]
+    assert [len(x) for x in thirds.values()] == [17, 17, 16]
+    assert np.concatenate(list(thirds.values())).tolist() == order
 
 
 def test_every_metric_has_a_row():

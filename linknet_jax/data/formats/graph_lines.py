@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from linknet_jax.data.formats.values import (
     shown,
     size_problem,
 )
+
+LARGEST_SCORE = float(np.finfo(np.float32).max)  # predictions hold float32
 
 
 class Names:
@@ -115,5 +116,5 @@ def _relation_problem(entry: Any, count: int, names: Names, scored: bool) -> str
 
 def _score_problem(entry: dict) -> str:
     value = entry.get("score")
-    known = type(value) in (int, float) and math.isfinite(value)
-    return "" if known else f"score {shown(value)} must be a finite number"
+    known = type(value) in (int, float) and abs(value) <= LARGEST_SCORE  # NaN is not
+    return "" if known else f"score {shown(value)} must be a finite number (float32)"

@@ -53,7 +53,8 @@ def read_predictions(
     """(line, image id, boxes in pixels of the original image, prediction) of every line.
 
     Names that the vocabulary lacks become class 0, which nothing annotated has; with `source`,
-    which fixes the names, they are an error. ValueError for the first line that is wrong.
+    which fixes the names, they are an error. ValueError for the first line that is wrong, and for
+    a file without lines: it would score 0 everywhere.
     """
     listed = (vocabulary.objects, vocabulary.predicates)
     names = tuple(Names(x, source) for x in listed)
@@ -64,6 +65,8 @@ def read_predictions(
         if problem:
             raise ValueError(f"{path}, {place(number, record)}: {problem}")
         yield number, record["image_id"], _boxes(record["objects"]), _prediction(record, *names)
+    if not seen:
+        raise ValueError(f"{path}: has no line; write one predicted image a line")
 
 
 def _repeated(seen: dict, record: dict, number: int) -> str:

@@ -57,7 +57,7 @@ def _names(tables: dict, key: str, path: epath.Path) -> tuple[str, ...]:
     if not isinstance(index, dict) or not all(type(v) is int for v in index.values()):
         raise ValueError(f"{path}: {key}_to_idx must map names to integers, got {shown(index)}")
     numbers = sorted(index.values())
-    first = int(0 not in numbers)  # some files list the background
+    first = int(BACKGROUND not in index)  # some files list it
     if numbers != list(range(first, first + len(numbers))) or index.get(BACKGROUND, 0) != 0:
         raise ValueError(
             f"{path}: {key}_to_idx must number its names 1 .. {len(index)} without gap or "
