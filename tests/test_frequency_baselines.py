@@ -89,7 +89,9 @@ def expected(train, images, overlap, unseen):
             allowed[s, o] = s != o and seen.any() and not (overlap and apart)
         best, free = reference.ranked_triplets(np.ones(n), probabilities, allowed)
         rows.append((a, a.boxes, a.labels, best, free))
-    return reference.scene_graph_metrics(rows, len(PREDICATES), KS, unseen)
+    kinds = [int(p) for a in train for p in a.relations[:, 2]]
+    training = [kinds.count(p) for p in range(len(PREDICATES))]
+    return reference.scene_graph_metrics(rows, len(PREDICATES), KS, unseen, training=training)
 
 
 @pytest.mark.parametrize("frame", ["original", "1024"])
@@ -171,7 +173,7 @@ def test_a_list_of_zero_shot_triplets(config, tmp_path):
 )  # fmt: skip
 def test_wrong_lists(config, tmp_path, rows):
     config = changed(config, zero_shot=listed(tmp_path, rows))
-    with pytest.raises(ValueError, match=r"triplets.json: must be a JSON list.*eval.zero_shot"):
+    with pytest.raises(ValueError, match=r"triplets.json: must be a JSON list.*mend the file"):
         Training(config, evaluated_splits(config))
     with pytest.raises(ValueError, match=r"absent.json: must be a JSON list"):
         Training(changed(config, zero_shot=str(tmp_path / "absent.json")), {})

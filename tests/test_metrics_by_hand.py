@@ -292,7 +292,15 @@ def test_errors_name_value_and_remedy():
             SceneGraphMetrics(size, ks)
     with pytest.raises(ValueError, match=r"task 'detection' .*predcls.*config\.task"):
         SceneGraphMetrics(size, task="detection")
-    with pytest.raises(ValueError, match=r"missing 'drop' .*zero or skip.*eval\.missing"):
+    with pytest.raises(ValueError, match=r"missing 'drop' .*'zero', 'skip'.*eval\.missing"):
         SceneGraphMetrics(size, missing="drop")
+    with pytest.raises(ValueError, match=r"frame 'motifs' .*'original', '1024'.*eval\.frame"):
+        SceneGraphMetrics(size, frame="motifs")
+    for wrong in (size - 1, size + 1):
+        with pytest.raises(ValueError, match=rf"training counts {wrong} predicates.* {size};"):
+            SceneGraphMetrics(size).compute(VOCABULARY, np.ones(wrong, int))
+    with pytest.raises(ValueError, match=r"float64\[\d+\].*int64\[\d+\]"):
+        metrics = SceneGraphMetrics(size)
+        metrics.from_state(metrics.state().astype(float))
     with pytest.raises(ValueError, match=r"5 predicates .* count 51; use"):
         SceneGraphMetrics(51).compute(VOCABULARY)

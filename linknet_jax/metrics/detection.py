@@ -10,40 +10,39 @@ from linknet_jax.types import Annotation, Prediction
 
 MOST = 100  # detections of an image and class that count
 
-Rows = Float[np.ndarray, "d 7"]  # image, class, x1, y1, x2, y2, score
+Objects = Float[np.ndarray, "n 6"]  # class, x1, y1, x2, y2, score
+Rows = Float[np.ndarray, "d 7"]  # number of the image, and an object of it
 
 
 class DetectionMetrics:
-    """The objects of a split, annotated and detected; images count with or without relations."""
+    """The objects of a split, annotated and detected; images count with or without relations.
+
+    Of equal scores the image with the lower id comes first, so that no order of arrival matters.
+    """
 
     def __init__(self):
-        self._truth: list[Rows] = []
-        self._detected: list[Rows] = []
+        self._images: list[tuple[int | str, Objects, Objects]] = []  # id, annotated, detected
 
     def update(
-        self,
-        image: int,
-        annotation: Annotation,
-        boxes: Float[np.ndarray, "n 4"],
-        prediction: Prediction,
+        self, annotation: Annotation, boxes: Float[np.ndarray, "n 4"], prediction: Prediction
     ) -> None:
-        """Adds the image at position `image` of the split; boxes in pixels of the original."""
-        scores, n = np.ones(len(annotation.boxes)), len(boxes)
-        self._truth.append(_rows(image, annotation.labels, annotation.boxes, scores))
-        detected = (np.asarray(x)[:n] for x in (prediction.labels, prediction.label_scores))
-        labels, scores = detected
-        self._detected.append(_rows(image, labels, boxes, scores))
+        """Adds an image, whose id no other has; boxes in pixels of the original."""
+        n, ones = len(boxes), np.ones(len(annotation.boxes))
+        labels, scores = (np.asarray(x)[:n] for x in (prediction.labels, prediction.label_scores))
+        annotated = np.column_stack([annotation.labels, annotation.boxes, ones])
+        detected = np.column_stack([labels, boxes, scores])
+        self._images.append((annotation.image_id, annotated, detected))
 
     def merge(self, other: DetectionMetrics) -> DetectionMetrics:
         """Of the images of both."""
         result = DetectionMetrics()
-        result._truth = self._truth + other._truth
-        result._detected = self._detected + other._detected
+        result._images = self._images + other._images
         return result
 
     def compute(self) -> dict[str, float | None]:
         """AP (mean over IoU 0.50 .. 0.95) and mAP@50: means over the annotated classes."""
-        truth, detected = _in_order(self._truth), _in_order(self._detected)
+        images = sorted(self._images, key=lambda x: (isinstance(x[0], str), x[0]))
+        truth, detected = (_rows([x[side] for x in images]) for side in (1, 2))
         classes = np.unique(truth[:, 1])
         if not len(classes):
             return {"mAP@50": None, "AP": None}
@@ -54,14 +53,9 @@ class DetectionMetrics:
         }
 
 
-def _rows(image: int, labels, boxes, scores) -> Rows:
-    return np.column_stack([np.full(len(boxes), image), labels, boxes, scores])
-
-
-def _in_order(parts: list[Rows]) -> Rows:
-    """By image, so that the order of arrival breaks no tie."""
-    rows = np.concatenate([np.zeros((0, 7)), *parts])
-    return rows[np.argsort(rows[:, 0], kind="stable")]
+def _rows(parts: list[Objects]) -> Rows:
+    numbers = np.repeat(np.arange(len(parts)), [len(x) for x in parts])
+    return np.column_stack([numbers, np.concatenate([np.zeros((0, 6)), *parts])])
 
 
 def _precision(truth: Rows, detected: Rows) -> Float[np.ndarray, "10"]:

@@ -48,8 +48,10 @@ class SceneGraphMetrics:
             raise ValueError(f"ks = {self.ks} must be numbers from 1; change eval.ks")
         if self.task not in TASKS:
             raise ValueError(f"task {self.task!r} is not one of {TASKS}; change config.task")
-        if self.missing not in ("zero", "skip"):
-            raise ValueError(f"missing {self.missing!r} must be zero or skip; change eval.missing")
+        for name, known in (("missing", ("zero", "skip")), ("frame", ("original", "1024"))):
+            if getattr(self, name) not in known:
+                value = getattr(self, name)
+                raise ValueError(f"{name} {value!r} is not one of {known}; change eval.{name}")
         self.zero_shot = None if self.zero_shot is None else frozenset(self.zero_shot)
         self._grid = np.array(sorted({*self.ks, *CURVE}))
         shapes = summary.shapes(self.num_predicates, len(self._grid))
@@ -78,7 +80,9 @@ class SceneGraphMetrics:
         self._check_boxes(annotation, boxes)
         labels = np.asarray(prediction.labels)[: len(boxes)]
         frame = (annotation.width, annotation.height, self.frame)
-        true_boxes, boxes = in_frame(annotation.boxes, *frame), in_frame(np.asarray(boxes), *frame)
+        true_boxes, boxes = (
+            in_frame(np.asarray(x, np.float64), *frame) for x in (annotation.boxes, boxes)
+        )
         overlaps = object_overlaps(true_boxes, annotation.labels, boxes, labels, self.inclusive)
         rankings = (prediction.ranking(self._grid[-1]), prediction.free_ranking())
         best, free = (match(annotation.relations, overlaps, *x) for x in rankings)
@@ -99,11 +103,14 @@ class SceneGraphMetrics:
         Raises:
           ValueError: if the settings differ.
         """
-        if self._settings() != other._settings():
-            raise ValueError(
-                f"cannot merge metrics of {self._settings()} with {other._settings()}; "
-                "create both with the same settings"
-            )
+        for field in dataclasses.fields(self):
+            one, two = getattr(self, field.name), getattr(other, field.name)
+            if one != two:
+                shown = [len(x) if isinstance(x, frozenset) else x for x in (one, two)]
+                raise ValueError(
+                    f"cannot merge metrics of {field.name} {shown[0]} with {shown[1]}; "
+                    "create both with the same settings"
+                )
         return self.from_state(self.state() + other.state())
 
     def state(self) -> Int[np.ndarray, "s"]:
@@ -125,10 +132,11 @@ class SceneGraphMetrics:
         Raises:
           ValueError: if the vocabulary has another number of predicates.
         """
-        if len(vocabulary.predicates) != self.num_predicates:
+        self._check_vocabulary(vocabulary)
+        if training is not None and len(training) != self.num_predicates:
             raise ValueError(
-                f"the vocabulary has {len(vocabulary.predicates)} predicates (the absent one "
-                f"included), the metrics count {self.num_predicates}; use the split's vocabulary"
+                f"training counts {len(training)} predicates (the absent one included), the "
+                f"metrics {self.num_predicates}; count with the split's vocabulary"
             )
         sums, names = self._sums, vocabulary.predicates
         columns = dict(zip(self._grid.tolist(), range(len(self._grid)), strict=True))
@@ -151,10 +159,15 @@ class SceneGraphMetrics:
 
     def diagnosis(self, vocabulary: Vocabulary) -> dict:
         """Confusion of predicates and calibration of scores, for the report."""
+        self._check_vocabulary(vocabulary)
         return diagnosis.compute(self._sums, vocabulary.predicates)
 
-    def _settings(self) -> tuple:
-        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+    def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        if len(vocabulary.predicates) != self.num_predicates:
+            raise ValueError(
+                f"the vocabulary has {len(vocabulary.predicates)} predicates (the absent one "
+                f"included), the metrics count {self.num_predicates}; use the split's vocabulary"
+            )
 
     def _check_boxes(self, annotation, boxes) -> None:
         if self.task != "sgdet" and len(boxes) not in (0, len(annotation.boxes)):
@@ -164,6 +177,7 @@ class SceneGraphMetrics:
             )
 
     def _protocol(self, grouped_by: str) -> dict:
+        scored, unrelated, empty = self._sums["images"].tolist()
         return {
             "task": self.task,
             "split": self.split,
@@ -175,7 +189,7 @@ class SceneGraphMetrics:
             "missing": self.missing,
             "predicates": {"source": "vocabulary", "count": self.num_predicates - 1},
             "groups": f"thirds of the predicates by relations in {grouped_by}",
-            "images_scored": int(self._sums["images"][0]),
-            "images_skipped": int(self._sums["images"][1]),
+            "images_scored": scored,
+            "images_skipped": unrelated + (empty if self.missing == "skip" else 0),
             "zero_shot_triplets": None if self.zero_shot is None else len(self.zero_shot),
         }

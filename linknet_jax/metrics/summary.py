@@ -44,10 +44,10 @@ def recalls(sums: Sums, ks: Mapping[int, int]) -> dict[str, float | None]:
     result = {}
     for k, i in ks.items():
         for j, prefix in enumerate(PREFIXES):
-            kept = j == 0 or k <= FREE_PREDICTIONS
-            result[f"{prefix}R@{k}"] = _mean(recall[j, i], images * kept)
-            result[f"{prefix}mR@{k}"] = float(by_predicate[j, i]) if images * kept else None
-            result[f"{prefix}zR@{k}"] = _mean(unseen[j, i], unseen_images * kept)
+            kept = _is_kept(j, k)
+            result[f"{prefix}R@{k}"] = _mean(recall[j, i], images) if kept else None
+            result[f"{prefix}mR@{k}"] = float(by_predicate[j, i]) if images and kept else None
+            result[f"{prefix}zR@{k}"] = _mean(unseen[j, i], unseen_images) if kept else None
         result[f"F1@{k}"] = _harmonic_mean(result[f"R@{k}"], result[f"mR@{k}"])
     return result
 
@@ -62,8 +62,8 @@ def pooled(sums: Sums, ks: Mapping[int, int]) -> dict[str, float | None]:
     """Recall over all relations of the split, matched one to one: VRD's k = 1 and k = 70."""
     relations = sums["relations"].sum()
     return {
-        f"{prefix}pooled-R@{k}": _mean(
-            sums["pooled_hits"][j, i], relations * (j == 0 or k <= FREE_PREDICTIONS)
+        f"{prefix}pooled-R@{k}": (
+            _mean(sums["pooled_hits"][j, i], relations) if _is_kept(j, k) else None
         )
         for k, i in ks.items()
         for j, prefix in enumerate(PREFIXES)
@@ -109,7 +109,7 @@ def per_predicate(
         images = int(sums["predicate_images"][p])
         row = {
             f"{prefix}recall@{k}": (
-                float(values[j, i, p - 1]) if images and (j == 0 or k <= FREE_PREDICTIONS) else None
+                float(values[j, i, p - 1]) if images and _is_kept(j, k) else None
             )
             for j, prefix in enumerate(PREFIXES)
             for k, i in ks.items()
@@ -137,6 +137,11 @@ def counts(sums: Sums) -> dict[str, int]:
         "absent_predicates": int((sums["predicate_images"][1:] == 0).sum()),
         "zero_shot_images": int(sums["zero_shot_images"][0]),
     }
+
+
+def _is_kept(ranking: int, k: int) -> bool:
+    """Whether the best k predictions are known: all under the graph constraint, else 100."""
+    return ranking == 0 or k <= FREE_PREDICTIONS
 
 
 def _recall_by_predicate(sums: Sums) -> Float[np.ndarray, "2 k p"]:

@@ -50,7 +50,12 @@ class Sums:
         return self._vector.copy()
 
     def from_state(self, state: Int[np.ndarray, "s"]) -> Sums:
-        """Sums of the same names with the given numbers."""
+        """Sums of the same names with the given numbers; ValueError if they are none such."""
+        if state.dtype != np.int64 or state.shape != self._vector.shape:
+            raise ValueError(
+                f"state is {state.dtype}{list(state.shape)}, but these sums are "
+                f"int64{list(self._vector.shape)}; pass what `state` of the same settings returned"
+            )
         result = Sums(self._shapes)
         result._vector[:] = state
         return result
