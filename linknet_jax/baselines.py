@@ -15,9 +15,7 @@ from linknet_jax.metrics.baselines import frequency_prediction
 from linknet_jax.metrics.scene_graph import SceneGraphMetrics
 from linknet_jax.metrics.table import results_table
 from linknet_jax.ops import boxes as box_ops
-from linknet_jax.types import Annotation, Prediction
-
-Triplets = set[tuple[int, int, int]]
+from linknet_jax.types import Annotation, Prediction, Triplets
 
 
 class Training:

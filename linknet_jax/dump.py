@@ -18,26 +18,29 @@ from linknet_jax.data.formats.jsonl import record_of
 from linknet_jax.data.formats.lines import line_writer
 from linknet_jax.data.formats.prediction_lines import prediction_record
 from linknet_jax.data.formats.vg_dicts import training_dicts
-from linknet_jax.types import Annotation, Prediction, Vocabulary
-
-DICTS = "dicts.json"
+from linknet_jax.types import Annotation, Prediction, Triplets, Vocabulary
 
 
 def write_truth(
     folder: epath.Path,
     split: str,
     dataset: Dataset,
-    unseen: set[tuple[int, int, int]],
-    training: Int[np.ndarray, "p"],
+    unseen: Triplets,
 ) -> None:
-    """Ground truth, zero-shot triplets and classes with their relations in training."""
+    """The annotations of a split and its zero-shot triplets."""
     names = dataset.vocabulary
     with line_writer(folder / f"{split}.jsonl.gz") as write:
         for annotation in dataset.annotations:
             write(record_of(annotation, names))
     rows = [[names.objects[s], names.predicates[p], names.objects[o]] for s, p, o in sorted(unseen)]
     write_json(folder / f"zero_shot_{split}.json", rows)
-    write_json(folder / DICTS, training_dicts(names, training))
+
+
+def write_classes(
+    folder: epath.Path, vocabulary: Vocabulary, training: Int[np.ndarray, "p"]
+) -> None:
+    """The classes, with the relations of each predicate in training."""
+    write_json(folder / "dicts.json", training_dicts(vocabulary, training))
 
 
 @contextlib.contextmanager

@@ -1,85 +1,206 @@
-"""The evaluation loop: every image once, each process scores its own, sums are merged."""
+"""`--mode eval`: a checkpoint to results.json, report.html, pictures and predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from PIL import Image
 
-from linknet_jax import data, parallel
-from linknet_jax.baselines import Training, create_metrics
-from linknet_jax.metrics.scene_graph import SceneGraphMetrics
-from linknet_jax.tasks import SceneGraphClassification
-from linknet_jax.types import Batch, Prediction, image_of
+from linknet_jax import data, dump, parallel, pictures, validation
+from linknet_jax.atomic import replacing, write_json
+from linknet_jax.baselines import Training, create_metrics, evaluated_splits
+from linknet_jax.checkpoints import Checkpoints, vocabulary_of
+from linknet_jax.eval_loop import MODEL, Predict, Recalls, compile_predict, evaluate_split
+from linknet_jax.metrics.baselines import ceiling_prediction
+from linknet_jax.metrics.table import predicate_table, results_table
+from linknet_jax.report.page import Example, write_report
+from linknet_jax.state import create_state, eval_params
+from linknet_jax.tasks import EVALUATED, TASKS, SceneGraphClassification
+from linknet_jax.types import Prediction
+from linknet_jax.visualize import stack
 
-MODEL = "model"
-Predict = Callable[[dict, Batch], Prediction]
-Recalls = dict[int, float]  # R@K of one image by K
-
-
-def compile_predict(task: SceneGraphClassification, mesh: Mesh) -> Predict:
-    """One prediction step; each device handles its own images, nothing is communicated."""
-    split, same = PartitionSpec(parallel.AXIS), PartitionSpec()
-    local = jax.shard_map(
-        task.predict, mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
-    )
-    shardings = (parallel.replicated(mesh), parallel.split_images(mesh))
-    return jax.jit(local, in_shardings=shardings, out_shardings=shardings[1])
+Draw = Callable[[str, Sequence[int]], Iterator[Image.Image]]  # (task, positions in the split)
 
 
-def predictions(
-    predict: Predict, variables: dict, dataset: data.Dataset, batch_size: int, mesh: Mesh
-) -> Iterator[tuple[int, Prediction]]:
-    """(position in the split, prediction) of this process's images, as NumPy arrays."""
-    share = (jax.process_index(), jax.process_count())
-    for batch in dataset.evaluation_batches(batch_size, *share):
-        indices = np.where(batch.example_mask, batch.image_index, -1)
-        result = parallel.local_rows(predict(variables, parallel.to_devices(batch, mesh)))
-        for row, index in enumerate(indices):
-            if index >= 0:
-                yield int(index), image_of(result, row)
+class Scores(NamedTuple):
+    """A task on a split.
+
+    Attributes:
+      metrics: of the model and of the baselines, by name.
+      diagnosis: of the model, see `SceneGraphMetrics.diagnosis`.
+      seen: the recall of each of this process's images.
+    """
+
+    metrics: dict[str, dict]
+    diagnosis: dict
+    seen: list[pictures.Seen]
 
 
-def evaluate_split(
+BySplit = dict[str, dict[str, Scores]]  # and task
+
+
+def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
+    """Scores the checkpoint `eval.step` on test and validation.
+
+    Prints and writes results.json, report.html and, with `eval.dump`, the predictions.
+    """
+    mesh = parallel.create_mesh()
+    with Checkpoints(workdir, config.eval.metric) as saved:
+        step = saved.resolve(config.eval.step)
+        vocabulary = vocabulary_of(saved.about(step))
+        variables = restore(config, saved, step, mesh)
+    tasks = [TASKS[name](config, *vocabulary.sizes) for name in EVALUATED[config.task]]
+    splits = evaluated_splits(config)
+    validation.check_same_vocabulary(vocabulary, splits["val"].vocabulary, config.data.name)
+    training = Training(config, splits)
+    folder = workdir / "predictions" if config.eval.dump else None
+    predicts = {task.name: compile_predict(task, mesh) for task in tasks}
+    table: BySplit = {split: {} for split in splits}
+    for task in tasks:
+        for split, dataset in splits.items():
+            table[split][task.name] = score_split(
+                predicts[task.name], task, variables, dataset, split, mesh, training, folder
+            )
+    results = _results(step, table)
+    first, dataset = next(iter(splits.items()))
+    if dataset.truth is not None:
+        results["ceiling"] = {
+            t.name: ceiling(config, t.name, dataset, first, training) for t in tasks
+        }
+    if folder is not None:
+        _finish_dump(folder, table, splits, training)
+    shown: list[Example] = []
+    if jax.process_count() == 1:  # a picture needs a prediction, and that needs all processes
+
+        def draw(name: str, indices: Sequence[int]) -> Iterator[Image.Image]:
+            return pictures.draw(predicts[name], variables, dataset, config, indices)
+
+        _draw_first(draw, tasks[0].name, workdir)
+        shown = list(_extremes(draw, table[first], dataset, config.eval.ks[0]))
+    if jax.process_index() == 0:
+        _write(results, table, shown, config, workdir)
+    return results
+
+
+def score_split(
     predict: Predict,
     task: SceneGraphClassification,
     variables: dict,
     dataset: data.Dataset,
     split: str,
     mesh: Mesh,
-    training: Training | None = None,
-    observe: Callable[[int, Prediction, Recalls | None], None] | None = None,
-) -> dict[str, SceneGraphMetrics]:
-    """Sums of the model; with `training` also of the baselines on its labels and scores.
+    training: Training,
+    folder: epath.Path | None = None,
+) -> Scores:
+    """All that is reported of a task on a split; predictions go to `folder`, if there is one."""
+    seen: list[pictures.Seen] = []
+    names, k = dataset.vocabulary, task.config.eval.ks[0]
+    with contextlib.ExitStack() as stack:
+        write = None
+        if folder is not None:
+            name = f"{task.name}_{split}"
+            write = stack.enter_context(dump.prediction_writer(folder, name, names))
 
-    `observe` is called for each of this process's images with its position in the split, its
-    prediction and its own R@K.
-    """
-    unseen = training.unseen(split) if training else None
-    baselines = training.tables if training else {}
-    scores = {
-        name: create_metrics(task.config, task.name, dataset, split, unseen)
-        for name in (MODEL, *baselines)
+        def observe(index: int, prediction: Prediction, recalls: Recalls | None) -> None:
+            truth = dataset.annotations[index]
+            if recalls is not None:
+                seen.append((recalls[k], len(truth.relations), index))
+            if write:
+                write(truth, prediction)
+
+        sums = evaluate_split(predict, task, variables, dataset, split, mesh, training, observe)
+    counts = training.predicate_counts
+    metrics = {name: x.compute(names, counts) for name, x in sums.items()}
+    return Scores(metrics, sums[MODEL].diagnosis(names), seen)
+
+
+def ceiling(
+    config: ConfigDict, name: str, dataset: data.Dataset, split: str, training: Training
+) -> dict:
+    """Metrics of a predictor that knows every true class and every true relation."""
+    metrics = create_metrics(config, name, dataset, split, training.unseen(split))
+    for annotation, truth in zip(dataset.annotations, dataset.truth, strict=True):
+        metrics.update(annotation, annotation.boxes, ceiling_prediction(truth, annotation.labels))
+    return metrics.compute(dataset.vocabulary, training.predicate_counts)
+
+
+def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
+    """Variables for evaluation, on whatever devices there are."""
+    task = TASKS[config.task](config, *vocabulary_of(saved.about(step)).sizes)
+    shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}))
+    items = {"params": shapes.params, "constants": shapes.constants}
+    if config.train.ema:
+        items["ema"] = shapes.ema
+    stored = saved.restore(step, items, parallel.replicated(mesh))
+    params = eval_params(stored["params"], stored.get("ema", {}), config)
+    return {"params": params, **stored["constants"]}
+
+
+def _results(step: int, table: BySplit) -> dict:
+    """The content of results.json (docs/evaluation.md): the first split on top, val below."""
+    report = {
+        split: {
+            "tasks": {task: x.metrics[MODEL] for task, x in tasks.items()},
+            "baselines": {
+                name: {task: x.metrics[name] for task, x in tasks.items()}
+                for name in next(iter(tasks.values())).metrics
+                if name != MODEL
+            },
+        }
+        for split, tasks in table.items()
     }
-    size = task.config.eval.batch_size
-    for index, prediction in predictions(predict, variables, dataset, size, mesh):
-        truth = dataset.annotations[index]
-        recalls = scores[MODEL].update(truth, truth.boxes, prediction)
-        if observe:
-            observe(index, prediction, recalls)
-        n = len(truth.boxes)
-        scored = (prediction.labels[:n], prediction.label_scores[:n])
-        for name in baselines:
-            scores[name].update(truth, truth.boxes, training.predict(name, truth, *scored))
-    return {name: _merged(x) for name, x in scores.items()}
+    first = next(iter(table))
+    return {"step": step, "split": first, "splits": {"val": report["val"]}, **report[first]}
 
 
-def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
-    """Sums of all processes; as raw bits, because JAX would cut int64."""
-    if jax.process_count() == 1:
-        return metrics
-    bits = multihost_utils.process_allgather(metrics.state().view(np.uint32))
-    return metrics.from_state(np.asarray(bits).view(np.int64).sum(axis=0))
+def _finish_dump(
+    folder: epath.Path, table: BySplit, splits: dict[str, data.Dataset], training: Training
+) -> None:
+    dump.join(folder, [f"{task}_{split}" for split, tasks in table.items() for task in tasks])
+    if jax.process_index() == 0:
+        for split, dataset in splits.items():
+            dump.write_truth(folder, split, dataset, training.unseen(split))
+        dump.write_classes(folder, dataset.vocabulary, training.predicate_counts)
+        print(f"predictions: {folder}; `python -m linknet_jax.score` scores them again")
+
+
+def _draw_first(draw: Draw, task: str, workdir: epath.Path) -> None:
+    """Writes examples.png: the first images of the split with their predicted graphs."""
+    path = workdir / "examples.png"
+    with replacing(path) as partial, partial.open("wb") as file:
+        stack(list(draw(task, range(pictures.SHOWN)))).save(file, format="PNG")
+    print(f"pictures of predicted graphs: {path}")
+
+
+def _extremes(
+    draw: Draw, tasks: dict[str, Scores], dataset: data.Dataset, k: int
+) -> Iterator[Example]:
+    """The best and the worst images of every task."""
+    for task, scores in tasks.items():
+        for kind, chosen in pictures.extremes(scores.seen).items():
+            drawn = draw(task, [index for *_, index in chosen])
+            for (recall, relations, index), picture in zip(chosen, drawn, strict=True):
+                name = dataset.annotations[index].image_id
+                text = f"image {name}: R@{k} {100 * recall:.1f} %, relations: {relations}"
+                yield Example(task, kind, text, picture)
+
+
+def _write(
+    results: dict, table: BySplit, shown: list[Example], config: ConfigDict, workdir: epath.Path
+) -> None:
+    path, report = workdir / "results.json", workdir / "report.html"
+    write_json(path, results)
+    print(results_table(results))
+    first = next(iter(results["tasks"]))
+    print(f"\n{first}, recall per predicate\n{predicate_table(results['tasks'][first])}")
+    print(f"\nwritten to {path}")
+    if config.eval.report:
+        diagnoses = {s: {t: x.diagnosis for t, x in tasks.items()} for s, tasks in table.items()}
+        write_report(report, results, diagnoses, shown, f"{config.name} in {workdir.name}")
+        print(f"report: {report}")

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from linknet_jax import checkpoints, parallel, settings, validation
 from linknet_jax import config as configs
 from linknet_jax.baselines import evaluate_baselines
-from linknet_jax.evaluation import evaluate
+from linknet_jax.evaluate import evaluate
 from linknet_jax.train import train
 
 

@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from linknet_jax.atomic import write_json
 from linknet_jax.command import exit_status
-from linknet_jax.data.collection import AnnotationTable
+from linknet_jax.data.collection import BACKGROUND, AnnotationTable
 from linknet_jax.data.formats.prediction_lines import (
     ranked,
     read_predictions,
     read_truth,
 )
+from linknet_jax.data.formats.values import shown
 from linknet_jax.data.formats.vg_dicts import read_training_counts, read_vocabulary
 from linknet_jax.data.statistics import read_triplets
 from linknet_jax.metrics.detection import DetectionMetrics
@@ -68,10 +69,10 @@ def score(truth: Truth, predictions: epath.Path, metrics: SceneGraphMetrics) -> 
     A ground-truth image without a line has no predictions.
     """
     detection = DetectionMetrics() if metrics.task == "sgdet" else None
-    for row, annotation, boxes, prediction in _images(truth, predictions, metrics.task):
+    for annotation, boxes, prediction in _images(truth, predictions, metrics.task):
         metrics.update(annotation, boxes, prediction)
         if detection is not None:
-            detection.update(row, annotation, boxes, prediction)
+            detection.update(annotation, boxes, prediction)
     result = metrics.compute(truth.vocabulary, truth.training)
     if detection is not None:
         result |= detection.compute()
@@ -82,7 +83,7 @@ def score(truth: Truth, predictions: epath.Path, metrics: SceneGraphMetrics) -> 
 
 def _images(
     truth: Truth, path: epath.Path, task: str
-) -> Iterator[tuple[int, Annotation, Float[np.ndarray, "n 4"], Prediction]]:
+) -> Iterator[tuple[Annotation, Float[np.ndarray, "n 4"], Prediction]]:
     """Every ground-truth image once, with its prediction."""
     images = truth.images
     missing = {image_id: row for row, image_id in enumerate(images.image_ids)}
@@ -93,18 +94,18 @@ def _images(
             row = missing.pop(image_id, None)
             if row is None:
                 raise ValueError(
-                    f"{path}, line {line}: image {image_id!r} is not in {truth.path}; an id is an "
-                    "integer in both files or a string in both"
+                    f"{path}, line {line}: image {shown(image_id)} is not in {truth.path}; an id "
+                    "is an integer in both files or a string in both"
                 )
             annotation = images[row]
             problem = _given_problem(task, annotation, boxes, prediction, truth.vocabulary)
             if problem:
-                raise ValueError(f"{path}, line {line}, image {image_id!r}: {problem}")
+                raise ValueError(f"{path}, line {line}, image {shown(image_id)}: {problem}")
             bar.update()
-            yield row, annotation, boxes, prediction
+            yield annotation, boxes, prediction
         for row in missing.values():
             bar.update()
-            yield row, images[row], np.zeros((0, 4)), NOTHING
+            yield images[row], np.zeros((0, 4)), NOTHING
 
 
 def _given_problem(
@@ -119,7 +120,9 @@ def _given_problem(
     for k in np.flatnonzero(np.abs(boxes - truth.boxes).max(axis=1) > NEAR):
         return f"object {k}, box {boxes[k].tolist()} for {truth.boxes[k].tolist()}, {rule}"
     for k in np.flatnonzero(prediction.labels != truth.labels) if task == "predcls" else ():
-        return f"object {k} is no {names.objects[truth.labels[k]]!r}, {rule}, or sgcls"
+        known, found = (names.objects[x[k]] for x in (truth.labels, prediction.labels))
+        found = "a name that nothing annotated has" if found == BACKGROUND else repr(found)
+        return f"object {k}, label {found} for {known!r}, {rule}, or sgcls"
     return ""
 
 
@@ -171,7 +174,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        rule = "must be whole numbers joined by commas, as 20,50,100"
+        raise argparse.ArgumentTypeError(f"{text!r} {rule}") from error
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from linknet_jax import state as states
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
 from linknet_jax.data.word_vectors import load_word_vectors
-from linknet_jax.evaluate import MODEL, Predict, compile_predict, evaluate_split
+from linknet_jax.eval_loop import MODEL, Predict, compile_predict, evaluate_split
 from linknet_jax.preemption import Preemption
 from linknet_jax.state import TrainState
 from linknet_jax.tasks import TASKS, SceneGraphClassification

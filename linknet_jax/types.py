@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 
 import flax.struct
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 FREE_PREDICTIONS = 100  # candidates of an image kept without the graph constraint
+Triplets = Set[tuple[int, int, int]]  # (subject class, predicate, object class)
 
 
 @dataclasses.dataclass(frozen=True)

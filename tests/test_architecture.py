@@ -37,19 +37,19 @@ ALLOWED = {
     "writer": PURE,
     "visualize": PURE,
     "baselines": LEAVES | {"data", "metrics", "ops"},
-    "report": LEAVES | {"data"},
+    "report": LEAVES | {"data", "metrics"},
     "score": LEAVES | {"data", "metrics", "report"},
     "compare": LEAVES | {"metrics"},
     "dump": LEAVES | {"data"},
-    "examples": LEAVES | {"data", "parallel", "visualize"},
-    "evaluate": TASKS | STATE | {"tasks", "baselines"},
-    "evaluation": TASKS
+    "pictures": LEAVES | {"data", "parallel", "visualize"},
+    "eval_loop": TASKS | STATE | {"tasks", "baselines"},
+    "evaluate": TASKS
     | STATE
-    | {"tasks", "state", "baselines", "evaluate", "report", "dump", "examples"},
+    | {"tasks", "state", "baselines", "eval_loop", "report", "dump", "pictures"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},
-    "train": TASKS | STATE | {"tasks", "state", "evaluate", "train_step", "preemption"},
-    "main": TASKS | STATE | {"tasks", "state", "evaluation", "train", "settings", "baselines"},
+    "train": TASKS | STATE | {"tasks", "state", "eval_loop", "train_step", "preemption"},
+    "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
     "cli": {"main", "data", "score", "compare"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -103,6 +104,58 @@ def test_download_lists_what_there_is(capsys, arguments):
     assert status == 0 and all(name in out for name in load_locations(None))
 
 
+def stored_predictions(folder, end):
+    """Two files of Scene-Graph-Benchmark and a ground truth, of one image of 320 x 180 pixels."""
+    contents = {
+        "custom_data_info": {"idx_to_files": ["a/7.jpg"],
+                             "ind_to_classes": ["__background__", "man", "hat"],
+                             "ind_to_predicates": ["__background__", "has"]},
+        "custom_prediction": {"0": {"bbox": [[0, 0, *end], [1, 2, 3, 4]], "bbox_labels": [1, 2],
+                                    "bbox_scores": [1.0, 0.5], "rel_pairs": [[0, 1]],
+                                    "rel_all_scores": [[0.5, 0.5]]}},
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    truth = {"image_id": 7, "width": 320, "height": 180, "objects": [], "relations": []}
+    (folder / "gt.jsonl").write_text(
+        "".join(json.dumps(truth | {"image_id": k}) + "\n" for k in (7, 8))
+    )
+    return folder / "custom_prediction.json"
+
+
+@pytest.mark.parametrize(
+    ("sides", "end"),
+    [([], (999, 562)), (["--resized", "90,400"], (160, 90)), (["--resized", "none"], (320, 180))],
+)
+def test_import(tmp_path, capsys, sides, end):
+    target = tmp_path / "pred.jsonl.gz"
+    names = (stored_predictions(tmp_path, end), target, "--ground_truth", tmp_path / "gt.jsonl")
+    status, out, _ = run(capsys, "import", *names, *sides)
+    written = f"1 of 2 annotated images have predictions; written to {target}\n"
+    assert (status, out) == (0, written)
+    line = json.loads(gzip.decompress(target.read_bytes()))
+    assert line["image_id"] == 7 and line["objects"][0]["box"] == pytest.approx([0, 0, 320, 180])
+    relation = {"subject": 0, "predicate": "has", "object": 1, "score": 0.25}
+    assert line["relations"] == [relation]
+    stored_predictions(tmp_path, (end[0] / 2, end[1] / 2))
+    status, out, _ = run(capsys, "import", *names, *sides)
+    assert status == 0 and out.startswith(f"{written}warning: the boxes of an image end at 50% (")
+
+
+def test_import_of_wrong_boxes(tmp_path, capsys):
+    path, target = stored_predictions(tmp_path, (999, 999)), tmp_path / "pred.jsonl"
+    status, out, err = run(capsys, "import", path, target, "--ground_truth", tmp_path / "gt.jsonl")
+    assert status == 2 and not out and not target.exists()
+    assert err.startswith("error: ") and err.count("\n") == 1 and "image '0', bbox[0]: " in err
+
+
+@pytest.mark.parametrize("sides", ["600", "1000,600", "0,5", "a,b", "1,2,3", ""])
+def test_import_of_wrong_sides(capsys, sides):
+    with pytest.raises(SystemExit) as stop:
+        main(["import", "a.json", "b.jsonl", "--ground_truth", "gt.jsonl", "--resized", sides])
+    assert stop.value.code == 2 and "must be none or as 600,1000" in capsys.readouterr().err
+
+
 WRONG = {
     "no verb": ([], "VERB"),
     "unknown verb": (["chek"], "chek"),
@@ -123,6 +176,11 @@ WRONG = {
     "build with no dicts": (["build", "{new}", "{new}2", "--dicts", "{new}/d.json"], "d.json"),
     "download of nothing": (["download", "no_such_thing"], "no_such_thing"),
     "locations nowhere": (["download", "--list", "--locations", "{new}/l.json"], "l.json"),
+    "import without sizes": (["import", "{new}.json", "{new}"], "--ground_truth"),
+    "import of nothing": (
+        ["import", "{new}.json", "{new}", "--ground_truth", "{data}/train.jsonl"],
+        "is missing; TEST",
+    ),
     "locations wrong": (["download", "--list", "--locations", "{data}/x"], "x"),
 }
 

@@ -14,7 +14,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from linknet_jax import cli, data, validation
+from linknet_jax import cli, data, score, validation
 from linknet_jax import config as configs
 from linknet_jax.main import main
 
@@ -41,6 +41,7 @@ SETTINGS = {
     "train.ema": 0.9,
     "checkpoint.every": 4,
     "eval.batch_size": 8,
+    "eval.dump": True,
 }
 TINY = ["--config", str(ROOT / "configs/sgcls.py")]
 TINY += [f"--config.{key}={value}" for key, value in SETTINGS.items()]
@@ -132,6 +133,43 @@ def test_results_follow_the_documented_format(undisturbed):
             assert all(metrics[n] is None or 0 <= metrics[n] <= 1 for n in names)
             assert metrics["protocol"]["task"] == task and metrics["per_predicate"]
     assert results["ceiling"]["sgcls"]["R@20"] == 1
+
+
+def test_scored_dump_equals_the_evaluation(undisturbed, tmp_path):
+    """To the last bit, all that is written of every task and split."""
+    results = json.loads((undisturbed / "results.json").read_text())
+    splits = {"test": results["tasks"], "val": results["splits"]["val"]["tasks"]}
+    folder = undisturbed / "predictions"
+    for split, tasks in splits.items():
+        for task, expected in tasks.items():
+            files = {
+                "ground_truth": f"{split}.jsonl.gz",
+                "predictions": f"{task}_{split}.jsonl.gz",
+                "vocabulary": "dicts.json",
+                "zero_shot": f"zero_shot_{split}.json",
+            }
+            flags = [f"--{key}={folder / name}" for key, name in files.items()]
+            output = tmp_path / f"{task}_{split}.json"
+            flags += [f"--task={task}", f"--split={split}", f"--output={output}"]
+            assert score.main(flags) == 0
+            assert json.loads(output.read_text()) == expected
+    assert results["tasks"]["predcls"]["R@20"] > 0 and len(splits["val"]) == 2
+    assert results["tasks"]["sgcls"]["protocol"]["zero_shot_triplets"] > 0
+    names = [f"{x}.jsonl.gz" for x in ("test", "val", "sgcls_test", "predcls_test", "sgcls_val")]
+    names += ["predcls_val.jsonl.gz", "dicts.json", "zero_shot_test.json", "zero_shot_val.json"]
+    assert {x.name for x in folder.iterdir()} == set(names)  # no part is left
+
+
+def test_report_of_a_run(undisturbed):
+    page = (undisturbed / "report.html").read_text()
+    for name in ("results", "published", "predicates", "curve", "confusion", "calibration",
+                 "images", "protocol"):  # fmt: skip
+        assert f'<section id="{name}">' in page
+    for word in ("FREQ+OVERLAP", "ceiling", "sgcls, best", "predcls, worst", "data:image/png"):
+        assert word in page
+    assert "<script src" not in page and "http://" not in page.replace("http://www.w3.org", "")
+    with Image.open(undisturbed / "examples.png") as picture:
+        assert picture.width > 32
 
 
 def test_rerun_of_a_finished_run_only_evaluates(cache, undisturbed):
@@ -413,6 +451,6 @@ def test_help(capsys):
 
 def test_console_script(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["linknet", "fly"])
-    assert cli.main() == 2 and "usage: linknet" in capsys.readouterr().err
+    assert cli.run() == 2 and "usage: linknet" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["linknet", "eval"])
-    assert cli.main() == 1 and "needs --workdir" in capsys.readouterr().err
+    assert cli.run() == 1 and "needs --workdir" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from test_metrics import KS, PREDICATES, TRAINING, UNSEEN, VOCABULARY, evaluate,
 
 from linknet_jax import data, parallel
 from linknet_jax.data import threads
-from linknet_jax.evaluate import compile_predict, predictions
+from linknet_jax.eval_loop import compile_predict, predictions
 from linknet_jax.metrics.scene_graph import TASKS, SceneGraphMetrics
 from linknet_jax.metrics.sums import UNIT, Sums
 from linknet_jax.types import Annotation, Vocabulary
@@ -29,7 +29,7 @@ import json
 from linknet_jax import parallel
 parallel.initialize_distributed()
 import jax
-from linknet_jax.evaluate import _merged
+from linknet_jax.eval_loop import _merged
 from test_merging import COUNTS, numbers, part
 share = (jax.process_index(), jax.process_count())
 print(json.dumps([numbers(_merged(part(count, *share))) for count in COUNTS]))

@@ -275,7 +275,7 @@ def test_matching_goes_by_overlap_and_class_not_by_index():
     boxes = np.array([[0, 0, 9, 9], [20, 20, 29, 29], [0, 0, 9, 9.0]])
     labels = np.array([1, 2, 1])
     relations = np.array([[0, 1, 4], [2, 1, 4], [0, 1, 4], [1, 0, 4], [0, 1, 5]])
-    overlaps = object_overlaps(boxes, labels, boxes, labels)
+    overlaps = object_overlaps(boxes, labels, boxes, labels, True)
     found = match(relations, overlaps, np.array([[1, 2], [2, 1]]), np.array([3, 4]))
     assert first_ranks(found.hits).tolist() == [1, 1, 1, NO_MATCH, NO_MATCH]
     assert assigned_ranks(found).tolist() == [1, NO_MATCH, NO_MATCH, NO_MATCH, NO_MATCH]

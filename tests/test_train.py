@@ -19,7 +19,7 @@ from linknet_jax import parallel, train, train_step
 from linknet_jax import state as states
 from linknet_jax.checkpoints import Checkpoints
 from linknet_jax.config import get_default
-from linknet_jax.evaluate import compile_predict
+from linknet_jax.eval_loop import compile_predict
 from linknet_jax.metrics.scene_graph import SceneGraphMetrics
 from linknet_jax.types import Annotation, Vocabulary, image_of
 

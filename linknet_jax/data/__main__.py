@@ -1,10 +1,12 @@
-"""Data sets on disk: check, stats, convert, build and download.
+"""Data sets on disk: check, stats, convert, build and download; predictions: import.
 
 python -m linknet_jax.data check FOLDER            what is wrong with it, and where
 python -m linknet_jax.data stats FOLDER --out DIR  counts and plots
 python -m linknet_jax.data convert FOLDER TARGET --format coco
 python -m linknet_jax.data build RAW TARGET        raw Visual Genome to the layout of VG150
 python -m linknet_jax.data download NAME ...       public files (--list shows them)
+python -m linknet_jax.data import PREDICTIONS TARGET --ground_truth gt.jsonl
+                                                   Scene-Graph-Benchmark's, for linknet_jax.score
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from etils import epath
 
 from linknet_jax.command import exit_status
 from linknet_jax.data import check, convert, files, stats
+from linknet_jax.data.formats import sgb_predictions
+from linknet_jax.data.formats.prediction_lines import read_truth
 from linknet_jax.data.public import download, locations
 from linknet_jax.data.raw import build
 
@@ -34,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for add in (_add_check, _add_stats, _add_convert, _add_build, _add_download):
+    for add in (_add_check, _add_stats, _add_convert, _add_build, _add_download, _add_import):
         add(verbs)
     return parser
 
@@ -87,6 +91,37 @@ def _download(arguments: argparse.Namespace) -> None:
         print(locations.describe(known))
     else:
         download.download(arguments.names, arguments.dir, known)
+
+
+def _add_import(verbs: argparse._SubParsersAction) -> None:
+    text = "custom_prediction.json of Scene-Graph-Benchmark.pytorch to JSON Lines"
+    parser = verbs.add_parser("import", help=text, description=text)
+    parser.add_argument("predictions", type=epath.Path, help="beside custom_data_info.json")
+    parser.add_argument("target", type=epath.Path, help="compressed if it ends in .gz")
+    text = "JSON Lines, for the images' sizes"
+    parser.add_argument("--ground_truth", required=True, type=epath.Path, help=text)
+    text = "INPUT.MIN_SIZE_TEST,MAX_SIZE_TEST of the model, or none: boxes of the original size"
+    parser.add_argument("--resized", type=_sides, default="600,1000", help=f"{text} (%(default)s)")
+    parser.set_defaults(run=_import)
+
+
+def _sides(text: str) -> sgb_predictions.Sides | None:
+    short, comma, long = text.partition(",")
+    if text == "none":
+        return None
+    if not (comma and short.isdecimal() and long.isdecimal() and 0 < int(short) <= int(long)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be none or as 600,1000")
+    return int(short), int(long)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    images, _ = read_truth(arguments.ground_truth, None)
+    sizes = dict(zip(images.image_ids, map(tuple, images.sizes.tolist()), strict=True))
+    target, resized = arguments.target, arguments.resized
+    count, doubt = sgb_predictions.convert(arguments.predictions, sizes, target, resized)
+    print(f"{count:,} of {len(sizes):,} annotated images have predictions; written to {target}")
+    if doubt:
+        print(f"warning: {doubt}")
 
 
 def _on_folder(verbs: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from linknet_jax.metrics.matching import Match, assigned_ranks, first_ranks, match
 from linknet_jax.metrics.sums import Sums
-from linknet_jax.types import Annotation, Prediction
+from linknet_jax.types import Annotation, Prediction, Triplets
 
 Found = Bool[np.ndarray, "2 k r"]  # with and without the graph constraint, for every K
 
@@ -30,9 +30,7 @@ def add_pooled(sums: Sums, matches: Sequence[Match], ks: Int[np.ndarray, "k"]) -
     sums.add("pooled_hits", found.sum(axis=-1))
 
 
-def add_zero_shot(
-    sums: Sums, annotation: Annotation, found: Found, unseen: Set[tuple[int, int, int]]
-) -> None:
+def add_zero_shot(sums: Sums, annotation: Annotation, found: Found, unseen: Triplets) -> None:
     """The image's recall over its relations that training never shows, if it has any."""
     subject, object_, predicate = annotation.relations.T
     classes = np.stack([annotation.labels[subject], predicate, annotation.labels[object_]], axis=1)
@@ -42,21 +40,24 @@ def add_zero_shot(
         sums.add("zero_shot_images", 1)
 
 
-def add_given_boxes(
+def add_object_accuracy(sums: Sums, annotation: Annotation, labels: Int[np.ndarray, "n"]) -> None:
+    """Box i of the prediction is box i of the annotation, or there are none."""
+    correct = (labels == annotation.labels).sum() if len(labels) else 0
+    sums.add("objects", (correct, len(annotation.labels)))
+
+
+def add_pair_accuracy(
     sums: Sums,
     annotation: Annotation,
     overlaps: Float[np.ndarray, "n n"],
     prediction: Prediction,
     ks: Int[np.ndarray, "k"],
 ) -> None:
-    """What is only defined where box i of the prediction is box i of the annotation.
+    """Of all predictions, those on annotated pairs are kept before the first K of them count.
 
-    Of all predictions, those on annotated pairs are kept before the first K of them count.
+    Box i of the prediction is box i of the annotation.
     """
     n, relations = len(annotation.boxes), annotation.relations
-    labels = np.asarray(prediction.labels)[: overlaps.shape[1]]
-    correct = (labels == annotation.labels).sum() if len(labels) else 0
-    sums.add("objects", (correct, n))
     related = np.zeros((n, n), bool)
     related[relations[:, 0], relations[:, 1]] = True
     pairs, predicates = prediction.ranking()

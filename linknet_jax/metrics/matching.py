@@ -18,7 +18,7 @@ def object_overlaps(
     labels: Int[np.ndarray, "g"],
     predicted_boxes: Float[np.ndarray, "n 4"],
     predicted_labels: Int[np.ndarray, "n"],
-    inclusive: bool = True,
+    inclusive: bool,
 ) -> Float[np.ndarray, "g n"]:
     """IoU (float64) of annotated and predicted objects of one class; 0 where the classes differ."""
     shared = iou(np.asarray(boxes, np.float64), np.asarray(predicted_boxes, np.float64), inclusive)
@@ -29,13 +29,12 @@ class Match(NamedTuple):
     """How an image's relations (rows) and ranked predictions (columns) agree.
 
     Attributes:
-      pairs, predicates: the predictions, best first.
+      predicates: of the predictions, best first.
       overlaps: float64, the smaller of the subjects' and the objects' IoU, 0 where classes differ.
       near: whether both objects of the pair agree.
       hits: whether the predicate agrees too.
     """
 
-    pairs: Int[np.ndarray, "m 2"]
     predicates: Int[np.ndarray, "m"]
     overlaps: Float[np.ndarray, "r m"]
     near: Bool[np.ndarray, "r m"]
@@ -52,7 +51,7 @@ def match(
     subject, object_, predicate = relations.T[..., None]
     shared = np.minimum(overlaps[subject, pairs[:, 0]], overlaps[object_, pairs[:, 1]])
     near = shared >= IOU_THRESHOLD
-    return Match(pairs, predicates, shared, near, near & (predicate == predicates))
+    return Match(predicates, shared, near, near & (predicate == predicates))
 
 
 def first_ranks(hits: Bool[np.ndarray, "r m"]) -> Int[np.ndarray, "r"]:

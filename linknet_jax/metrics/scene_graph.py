@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Set
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +11,7 @@ from linknet_jax.metrics import counting, diagnosis, summary
 from linknet_jax.metrics.matching import IOU_THRESHOLD, first_ranks, match, object_overlaps
 from linknet_jax.metrics.sums import Sums
 from linknet_jax.ops.boxes import in_frame
-from linknet_jax.types import FREE_PREDICTIONS, Annotation, Prediction, Vocabulary
+from linknet_jax.types import FREE_PREDICTIONS, Annotation, Prediction, Triplets, Vocabulary
 
 TASKS = ("predcls", "sgcls", "sgdet")
 CURVE = (1, 2, 5, 10, 20, 50, 100)
@@ -40,7 +39,7 @@ class SceneGraphMetrics:
     inclusive: bool = True
     frame: str = "original"
     missing: str = "zero"
-    zero_shot: Set[tuple[int, int, int]] | None = None
+    zero_shot: Triplets | None = None
 
     def __post_init__(self):
         self.ks = tuple(int(k) for k in self.ks)
@@ -79,11 +78,7 @@ class SceneGraphMetrics:
             return None
         self._check_boxes(annotation, boxes)
         labels = np.asarray(prediction.labels)[: len(boxes)]
-        frame = (annotation.width, annotation.height, self.frame)
-        true_boxes, boxes = (
-            in_frame(np.asarray(x, np.float64), *frame) for x in (annotation.boxes, boxes)
-        )
-        overlaps = object_overlaps(true_boxes, annotation.labels, boxes, labels, self.inclusive)
+        overlaps = self._overlaps(annotation, boxes, labels)
         rankings = (prediction.ranking(self._grid[-1]), prediction.free_ranking())
         best, free = (match(annotation.relations, overlaps, *x) for x in rankings)
         found = np.stack([first_ranks(x.hits) < self._grid[:, None] for x in (best, free)])
@@ -92,7 +87,8 @@ class SceneGraphMetrics:
         if self.zero_shot is not None:
             counting.add_zero_shot(self._sums, annotation, found, self.zero_shot)
         if self.task != "sgdet":
-            counting.add_given_boxes(self._sums, annotation, overlaps, prediction, self._grid)
+            counting.add_object_accuracy(self._sums, annotation, labels)
+            counting.add_pair_accuracy(self._sums, annotation, overlaps, prediction, self._grid)
         diagnosis.add(self._sums, annotation.relations, best, prediction.scores)
         recalls = dict(zip(self._grid.tolist(), found[0].mean(axis=-1).tolist(), strict=True))
         return {k: recalls[k] for k in self.ks}
@@ -123,11 +119,16 @@ class SceneGraphMetrics:
         result._sums = self._sums.from_state(state)
         return result
 
-    def compute(self, vocabulary: Vocabulary, training: Int[np.ndarray, "p"] | None = None) -> dict:
+    def compute(
+        self,
+        vocabulary: Vocabulary,
+        training: Int[np.ndarray, "p"] | None = None,
+        source: str = "vocabulary",
+    ) -> dict:
         """The flat dictionary of docs/evaluation.md: fractions, None where a metric does not apply.
 
         `training` counts the relations of each predicate in training, for head, body and tail;
-        None takes the scored ones.
+        None takes the scored ones. `source` is where the vocabulary comes from.
 
         Raises:
           ValueError: if the vocabulary has another number of predicates.
@@ -154,13 +155,27 @@ class SceneGraphMetrics:
             "per_predicate": summary.per_predicate(sums, ks, names, groups),
             "curve": summary.curve(sums, {k: columns[k] for k in CURVE}),
             "counts": summary.counts(sums),
-            "protocol": self._protocol("the scored split" if training is None else "training"),
+            "protocol": self._protocol(
+                "the scored split" if training is None else "training", source
+            ),
         }
 
     def diagnosis(self, vocabulary: Vocabulary) -> dict:
         """Confusion of predicates and calibration of scores, for the report."""
         self._check_vocabulary(vocabulary)
         return diagnosis.compute(self._sums, vocabulary.predicates)
+
+    def _overlaps(
+        self,
+        annotation: Annotation,
+        boxes: Float[np.ndarray, "n 4"],
+        labels: Int[np.ndarray, "n"],
+    ) -> Float[np.ndarray, "g n"]:
+        frame = (annotation.width, annotation.height, self.frame)
+        true_boxes, boxes = (
+            in_frame(np.asarray(x, np.float64), *frame) for x in (annotation.boxes, boxes)
+        )
+        return object_overlaps(true_boxes, annotation.labels, boxes, labels, self.inclusive)
 
     def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
         if len(vocabulary.predicates) != self.num_predicates:
@@ -169,14 +184,14 @@ class SceneGraphMetrics:
                 f"included), the metrics count {self.num_predicates}; use the split's vocabulary"
             )
 
-    def _check_boxes(self, annotation, boxes) -> None:
+    def _check_boxes(self, annotation: Annotation, boxes: Float[np.ndarray, "n 4"]) -> None:
         if self.task != "sgdet" and len(boxes) not in (0, len(annotation.boxes)):
             raise ValueError(
                 f"image {annotation.image_id}: {len(boxes)} predicted boxes, but {self.task} is "
                 f"given the {len(annotation.boxes)} annotated ones; pass those, or score as sgdet"
             )
 
-    def _protocol(self, grouped_by: str) -> dict:
+    def _protocol(self, grouped_by: str, source: str) -> dict:
         scored, unrelated, empty = self._sums["images"].tolist()
         return {
             "task": self.task,
@@ -187,7 +202,7 @@ class SceneGraphMetrics:
             "graph_constraint": "R, mR, zR, A, F1, pooled: best predicate of a pair; ng-: none",
             "predictions_kept": {"constrained": "all pairs", "unconstrained": FREE_PREDICTIONS},
             "missing": self.missing,
-            "predicates": {"source": "vocabulary", "count": self.num_predicates - 1},
+            "predicates": {"source": source, "count": self.num_predicates - 1},
             "groups": f"thirds of the predicates by relations in {grouped_by}",
             "images_scored": scored,
             "images_skipped": unrelated + (empty if self.missing == "skip" else 0),

@@ -14,7 +14,7 @@ def results_table(results: dict, model: str = "LinkNet") -> str:
     methods = {model: results["tasks"], **results.get("baselines", {})}
     if results.get("ceiling"):
         methods["ceiling"] = results["ceiling"]
-    ks = _ks(next(iter(results["tasks"].values()), {}))
+    ks = ks_of(next(iter(results["tasks"].values()), {}))
     header = [f"{kind}@{k}" for kind in KINDS for k in ks]
     rows = [["", "", *header]]
     for task in results["tasks"]:
@@ -26,7 +26,7 @@ def results_table(results: dict, model: str = "LinkNet") -> str:
 
 def predicate_table(metrics: dict) -> str:
     """Recall of every predicate in percent, the most frequent in the scored images first."""
-    ks = _ks(metrics)
+    ks = ks_of(metrics)
     keys = [f"{prefix}recall@{k}" for prefix in ("", "ng-") for k in ks]
     by_count = sorted(metrics["per_predicate"].items(), key=lambda item: -item[1]["count"])
     header = ["predicate", "count", *(f"{kind}@{k}" for kind in KINDS[:2] for k in ks)]
@@ -34,7 +34,8 @@ def predicate_table(metrics: dict) -> str:
     return "\n".join(align([header, *rows], left=1))
 
 
-def _ks(metrics: dict) -> list[int]:
+def ks_of(metrics: dict) -> list[int]:
+    """Every K that was scored."""
     return sorted(int(key[2:]) for key in metrics if key.startswith("R@"))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-MISSING, OTHER = "(none)", "(other)"
+NO_PAIR, OTHER = "(none)", "(other)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Confusion:
 
     Attributes:
       rows: annotated predicates.
-      columns: the same, then OTHER where not all are shown, then MISSING: the pair is not among
+      columns: the same, then OTHER where not all are shown, then NO_PAIR: the pair is not among
         the best predictions.
       counts: annotated relations of each row.
-      shares: of the row's relations; every row sums to 1, or to 0 if nothing is annotated.
+      shares: of the row's relations; every row sums to 1.
     """
 
     rows: tuple[str, ...]
@@ -36,13 +36,13 @@ def confusion(diagnosis: dict, most: int) -> Confusion:
     shown, rest = order[:most], np.setdiff1d(np.arange(len(table)), order[:most])
     names = tuple(diagnosis["predicates"][k + 1] for k in shown)
     parts = [table[:, 1 + shown], table[:, 1 + rest].sum(axis=1)[:, None], table[:, :1]]
-    columns = (*names, OTHER, MISSING)
+    columns = (*names, OTHER, NO_PAIR)
     if not len(rest):
         del parts[1]
-        columns = (*names, MISSING)
+        columns = (*names, NO_PAIR)
     chosen = np.concatenate(parts, axis=1)[shown]
     counts = chosen.sum(axis=1)
-    return Confusion(names, columns, counts, chosen / np.maximum(counts, 1)[:, None])
+    return Confusion(names, columns, counts, chosen / counts[:, None])
 
 
 def mistakes(diagnosis: dict, most: int = 10) -> list[tuple[str, str, int, float]]:

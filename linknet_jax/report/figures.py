@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -18,24 +19,24 @@ from linknet_jax.report.labels import shorten
 from linknet_jax.report.svg import inline
 
 COLOURS = (STRONG, ACCENT, GREY, "#6a9a3f", "#8a6bb1")  # the model, then the baselines
-KINDS = (("", "-", "graph constraint"), ("ng-", "--", "no constraint (ng)"))
+CONSTRAINTS = (("", "-", "graph constraint"), ("ng-", "--", "no constraint (ng)"))
 APART = 0.045  # labels of points that are closer, in shares of the axes, would cover each other
 
 
-def recall_curve(curves: dict[str, dict], name: str) -> str:
+def recall_curve(curves: Sequence[tuple[str, dict]], name: str) -> str:
     """R@K against mR@K of every method, percent; K beside the points of the first.
 
-    `curves` are the `curve` entries of the metrics; `name` is as for `svg.inline`.
+    `curves` are names of methods with the `curve` of their metrics; `name` is as for `svg.inline`.
     """
     figure = _figure(4.7, 4.0)
     axes = figure.add_subplot()
-    coloured = list(zip(curves.values(), itertools.cycle(COLOURS), strict=False))
-    for curve, colour in reversed(coloured):
-        for prefix, dashes, _ in KINDS:
+    coloured = list(zip(curves, itertools.cycle(COLOURS), strict=False))
+    for (_, curve), colour in reversed(coloured):
+        for prefix, dashes, _ in CONSTRAINTS:
             line = 100 * np.array([curve[f"{prefix}R"], curve[f"{prefix}mR"]], float)
             axes.plot(*line, dashes, **_marker(colour, filled=not prefix), linewidth=1.6)
-    for prefix, _, _ in KINDS:
-        first = next(iter(curves.values()))
+    first = curves[0][1]
+    for prefix, _, _ in CONSTRAINTS:
         line = 100 * np.array([first[f"{prefix}R"], first[f"{prefix}mR"]], float)
         _name_points(axes, first["K"], line, above=bool(prefix))
     axes.set_xlabel("R@K, percent", fontsize=9, color=INK)
@@ -45,7 +46,7 @@ def recall_curve(curves: dict[str, dict], name: str) -> str:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     _quiet(axes)
-    _legend(axes, list(curves))
+    _legend(axes, [method for method, _ in curves])
     return inline(figure, name, "R@K against mR@K")
 
 
@@ -119,7 +120,7 @@ def _legend(axes: Axes, methods: list[str]) -> None:
         for method, colour in zip(methods, itertools.cycle(COLOURS), strict=False)
     ] + [
         Line2D([], [], **_marker(INK, filled=not prefix), linestyle=dashes, label=label)
-        for prefix, dashes, label in KINDS
+        for prefix, dashes, label in CONSTRAINTS
     ]
     legend = axes.legend(
         handles=handles, loc="upper left", frameon=False, fontsize=8.5, labelcolor=INK,

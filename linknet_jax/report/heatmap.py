@@ -13,18 +13,18 @@ from linknet_jax.report.confusion import Confusion, confusion
 from linknet_jax.report.labels import room, shorten
 from linknet_jax.report.svg import inline
 
-MOST = 50  # predicates
+MAX_PREDICATES = 50
 SIDE, CELLS = 3.2, (0.165, 0.42)  # inches of a small matrix; of the side of a cell
 SCALE = 0.62  # inches below the matrix
 POINTS = 7.5
 
 
 def confusion_matrix(diagnosis: dict, name: str) -> str:
-    """Shares of the annotated relations of each predicate, at most MOST of them.
+    """Shares of the annotated relations of each predicate, at most MAX_PREDICATES.
 
     `diagnosis` is what `SceneGraphMetrics.diagnosis` returns; `name` is as for `svg.inline`.
     """
-    shown = confusion(diagnosis, MOST)
+    shown = confusion(diagnosis, MAX_PREDICATES)
     counts = [f"{count:,}" for count in shown.counts.tolist()]
     rows, columns = ([shorten(text) for text in names] for names in (shown.rows, shown.columns))
     cell = float(np.clip(SIDE / len(rows), *CELLS))
@@ -66,6 +66,6 @@ def _names(axes: Axes, rows: list[str], columns: list[str], counts: list[str]) -
 def _colour_bar(figure: Figure, image: AxesImage, place: np.ndarray) -> None:
     axes = figure.add_axes(place)
     bar = figure.colorbar(image, axes, orientation="horizontal", ticks=[0, 0.1, 0.4, 1])
-    bar.set_ticklabels(["0", "10", "40", "100 % of the row"], fontsize=POINTS, color=GREY)
+    bar.set_ticklabels(["0", "10", "40", "100 %"], fontsize=POINTS, color=GREY)
     bar.outline.set_visible(False)
     axes.tick_params(length=0)

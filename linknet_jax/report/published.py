@@ -8,7 +8,7 @@ import importlib.resources
 import json
 
 KS = (20, 50, 100)
-KINDS = ("R", "ng-R", "mR", "zR")
+METRICS = ("R", "ng-R", "mR", "zR")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Published:
       split: test | val | val (inferred), the last where the source does not say.
       source, url: where the numbers stand.
       verified: read there; otherwise from memory.
-      recalls: percent at each of KS by kind, one of KINDS; None where not published.
+      recalls: percent at each of KS by metric, one of METRICS; None where not published.
     """
 
     method: str
@@ -47,5 +47,5 @@ def _row(stored: dict, sources: dict[str, dict[str, str]]) -> Published:
         **{name: stored[name] for name in ("method", "task", "split", "verified")},
         source=source["text"],
         url=source["url"],
-        recalls={kind: tuple(stored[kind]) for kind in KINDS if kind in stored},
+        recalls={name: tuple(stored[name]) for name in METRICS if name in stored},
     )

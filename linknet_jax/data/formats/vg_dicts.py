@@ -12,6 +12,7 @@ from linknet_jax.types import Vocabulary
 
 TRAINING = "training_predicate_count"
 
+
 def read_vocabulary(path: epath.Path) -> Vocabulary:
     """The classes of a VG-SGG-dicts.json; ValueError where its numbers have gaps or disagree."""
     tables = read_json(path, dict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import pickle
 import tracemalloc
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from linknet_jax.data import foreign
 from linknet_jax.data.formats.prediction_lines import read_predictions
+from linknet_jax.data.formats.sgb_predictions import convert
 from linknet_jax.types import Vocabulary
 
 CLASSES = ["__background__", "man", "horse", "hat"]
@@ -43,29 +42,23 @@ def entry(rng, n, stored):
 
 
 def expected(one, size, stored):
-    """The definition, a relation at a time."""
-    scale = [size[0] / stored[0], size[1] / stored[1]] * 2
+    """The definition, a relation at a time; scores are float32."""
+    scale, scores = [size[0] / stored[0], size[1] / stored[1]] * 2, one["bbox_scores"]
     objects = [
-        {
-            "box": [x * f for x, f in zip(box, scale, strict=True)],
-            "label": CLASSES[label],
-            "score": o,
-        }
-        for box, label, o in zip(one["bbox"], one["bbox_labels"], one["bbox_scores"], strict=True)
-    ]
+        {"box": pytest.approx([x * f for x, f in zip(box, scale, strict=True)], rel=1e-12),
+         "label": CLASSES[label], "score": np.float32(score)}
+        for box, label, score in zip(one["bbox"], one["bbox_labels"], scores, strict=True)
+    ]  # fmt: skip
     candidates, best = [], set()
-    for (s, o), scores in zip(one["rel_pairs"], one["rel_all_scores"], strict=True):
-        if s == o:
-            continue
-        best.add((s, o, max(range(1, len(scores)), key=lambda p: scores[p])))
-        for p in range(1, len(scores)):
-            product = one["bbox_scores"][s] * one["bbox_scores"][o] * scores[p]
-            candidates.append((product, (s, o, p)))
-    candidates.sort(key=lambda x: -x[0])
+    for (s, o), row in zip(one["rel_pairs"], one["rel_all_scores"], strict=True):
+        if s != o:
+            ranks = [(-np.float32(scores[s] * scores[o] * row[p]), s, o, p) for p in range(1, 5)]
+            candidates += ranks
+            best.add(min(ranks))
     return objects, [
-        {"subject": s, "predicate": PREDICATES[p], "object": o, "score": score}
-        for rank, (score, (s, o, p)) in enumerate(candidates)
-        if rank < 100 or (s, o, p) in best
+        {"subject": s, "predicate": PREDICATES[p], "object": o, "score": -score}
+        for rank, (score, s, o, p) in enumerate(sorted(candidates))
+        if rank < 100 or (score, s, o, p) in best
     ]
 
 
@@ -78,33 +71,33 @@ def store(tmp_path, images, files=FILES, **changes):
     return epath.Path(tmp_path) / "custom_prediction.json"
 
 
-def run(tmp_path, images, *arguments, sizes=SIZES, **changes):
-    """The lines that are written."""
+def run(tmp_path, images, *resized, sizes=SIZES, **changes):
+    """The lines that are written, scores as float32."""
     target = epath.Path(tmp_path) / "pred.jsonl"
-    count = foreign.convert(store(tmp_path, images, **changes), sizes, target, *arguments)
+    count, _ = convert(store(tmp_path, images, **changes), sizes, target, *resized)
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert count == len(lines)
+    for entry in (e for line in lines for e in (*line["objects"], *line["relations"])):
+        entry["score"] = np.float32(entry["score"])
     return lines
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_is_the_definition(tmp_path, seed):
-    """Of 2 to 12 boxes: fewer and more candidates than 100, more pairs than 100."""
+    """Of 1 to 12 boxes: fewer and more candidates than 100, more pairs than 100."""
     rng = np.random.default_rng(seed)
-    counts = rng.permutation([1, 2, 5, 12])
-    images = {str(i): entry(rng, n, STORED[i]) for i, n in enumerate(counts)}
+    images = {
+        str(i): entry(rng, n, STORED[i]) for i, n in enumerate(rng.permutation([1, 2, 5, 12]))
+    }
     lines = run(tmp_path, images)
     assert [line["image_id"] for line in lines] == [1, 2, "street", "0007"]
     for line, one, size, stored in zip(lines, images.values(), SIZES.values(), STORED, strict=True):
         objects, relations = expected(one, size, stored)
-        assert line.keys() == {"image_id", "objects", "relations"}
-        assert line["relations"] == relations
-        boxes = [np.array([o.pop("box") for o in x]) for x in (line["objects"], objects)]
-        np.testing.assert_allclose(*boxes, rtol=1e-12)
-        assert line["objects"] == objects
+        assert line == {"image_id": line["image_id"], "objects": objects, "relations": relations}
 
 
-def test_ties_keep_the_order_of_the_file(tmp_path):
+def test_ties_are_in_the_order_of_pair_and_predicate(tmp_path):
+    """Whatever the order of the file is, also where the hundredth candidate is one of many."""
     rng = np.random.default_rng(0)
     one = entry(rng, 12, STORED[0]) | {"bbox_scores": [0.5] * 12}
     one["rel_all_scores"] = rng.choice([0.1, 0.2, 0.4], (132, len(PREDICATES))).tolist()
@@ -138,43 +131,59 @@ def test_lines_are_read_by_the_evaluator(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "short", "long", "stored"),
+    ("size", "sides", "stored"),
     [
-        ((800, 600), 600, 1000, (800, 600)),
-        ((500, 375), 600, 1000, (800, 600)),
-        ((375, 500), 600, 1000, (600, 800)),
-        ((333, 500), 600, 1000, (600, 900)),  # 900.9
-        ((1280, 720), 600, 1000, (999, 562)),  # 562.5 to the even number, then 999.1
-        ((640, 100), 600, 1000, (998, 156)),
-        ((100, 640), 600, 1000, (156, 998)),
-        ((500, 500), 600, 1000, (600, 600)),
-        ((800, 600), 800, 1333, (1066, 800)),
-        ((600, 1000), 600, 1000, (600, 1000)),
+        ((800, 600), (600, 1000), (800, 600)),
+        ((500, 375), (600, 1000), (800, 600)),
+        ((375, 500), (600, 1000), (600, 800)),
+        ((333, 500), (600, 1000), (600, 900)),  # 900.9
+        ((1280, 720), (600, 1000), (999, 562)),  # 562.5 to the even number, then 999.1
+        ((640, 100), (600, 1000), (998, 156)),
+        ((100, 640), (600, 1000), (156, 998)),
+        ((500, 500), (600, 1000), (600, 600)),
+        ((800, 600), (800, 1333), (1066, 800)),
+        ((600, 1000), (600, 1000), (600, 1000)),
+        ((640, 360), None, (640, 360)),
     ],
 )
-def test_network_input(tmp_path, size, short, long, stored):
-    corner = [0.0, 0.0, *map(float, stored)]
-    one = entry(np.random.default_rng(0), 2, stored) | {"bbox": [corner, corner]}
-    (line,) = run(tmp_path, {"0": one}, short, long, sizes={1: size})
+def test_network_input(tmp_path, size, sides, stored):
+    one = entry(np.random.default_rng(0), 2, stored) | {"bbox": [[0, 0, *stored]] * 2}
+    (line,) = run(tmp_path, {"0": one}, sides, sizes={1: size})
     assert line["objects"][0]["box"] == pytest.approx([0, 0, *size])
-
-
-def test_boxes_in_original_pixels(tmp_path):
-    one = entry(np.random.default_rng(0), 3, SIZES["street"])
-    (line,) = run(tmp_path, {"2": one}, 0)
-    assert [o["box"] for o in line["objects"]] == one["bbox"]
 
 
 def test_boxes_outside_tell_the_wrong_size(tmp_path):
     one = entry(np.random.default_rng(0), 2, STORED[0])
     one["bbox"][1] = [0, 0, 1066, 800]  # of 800, 1333
     message = (
-        r"image '0', bbox\[1\]: \[0.0, 0.0, 1066.0, 800.0\] lies outside the network input of 80"
+        r"image '0', bbox\[1\]: \[0.0, 0.0, 1066.0, 800.0\] lies outside 800 x 600 pixels, which "
     )
-    with pytest.raises(ValueError, match=message + "0 x 600 pixels; --resized must say"):
+    with pytest.raises(ValueError, match=message + "the image has by --resized"):
         run(tmp_path, {"0": one})
     one["bbox"][1] = [-60, -60, 860, 640]  # a model that does not cut boxes
     assert run(tmp_path, {"0": one})[0]["objects"][1]["box"] == [-30, -30, 430, 320]
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [([1, 1, 0.5], ""), ([0.85, 0.86], ""), ([0.8, 1, 0.8], "80%"), ([1.06, 1], "103%"), ([], "")],
+)
+def test_boxes_of_most_images_end_at_the_border(tmp_path, ends, found):
+    """Where those of the middle image do not, the stated size may be wrong."""
+    rng, width, images = np.random.default_rng(0), 1000, {}
+    for i, end in enumerate([*ends, None]):  # the last image has no boxes
+        images[str(i)] = entry(rng, 0 if end is None else 2, (1, 1)) | {"rel_pairs": []}
+        images[str(i)] |= {
+            "rel_all_scores": [],
+            "bbox": [[0, 0, width * end, 9]] * 2 if end else [],
+        }
+    files, target = [f"{i}.jpg" for i in range(9)], epath.Path(tmp_path) / "pred.jsonl"
+    sizes = {i: (width, width) for i in range(9)}
+    count, doubt = convert(store(tmp_path, images, files), sizes, target, None)
+    assert count == len(images) and doubt.startswith(
+        f"the boxes of an image end at {found} (median) of its" if found else ""
+    )
+    assert bool(doubt) == bool(found)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +204,7 @@ def test_image_id(tmp_path, file, sizes, image_id):
     if image_id is not None:
         assert run(tmp_path, images, files=[file], sizes=sizes)[0]["image_id"] == image_id
         return
-    with pytest.raises(
-        ValueError, match=r"image '0': its file '.*' has no line of ground truth wi"
-    ):
+    with pytest.raises(ValueError, match=r"image '0': its file '.*' has no line of ground truth"):
         run(tmp_path, images, files=[file], sizes=sizes)
 
 
@@ -212,7 +219,7 @@ def change(field, value, at=None):
     return images
 
 
-NAN, IMAGES = float("nan"), 80
+NAN, IMAGES, AGAIN = float("nan"), 80, json.dumps(change("x", 0)["0"])
 
 
 @pytest.mark.parametrize(
@@ -245,19 +252,18 @@ NAN, IMAGES = float("nan"), 80
         (change("rel_pairs", [0, 3], 4), r"rel_pairs\[4\]: must be two of the 3 boxes, from 0, "),
         (change("rel_pairs", [-1, 0], 4), r"rel_pairs\[4\]: must be two of the 3 boxes"),
         (change("rel_pairs", [0, 1, 2], 4), r"rel_pairs\[4\]: must be two of the 3 boxes"),
-        (change("rel_pairs", [[0, 1], [1, 0]] * 3), r"rel_pairs\[2\]: \[0, 1\] stands twice; "),
+        (change("rel_pairs", [[0, 1], [1, 0]] * 3), r"rel_pairs: \[0, 1\] stands twice; a "),
         (change("rel_all_scores", [0.5] * 4, 5), r"rel_all_scores\[5\]: must be 5 probabilities, "),
         (change("rel_all_scores", [-0.5] * 5, 5), r"rel_all_scores\[5\]: must be 5 probabilities"),
         (change("rel_all_scores", []), r"rel_all_scores: must be a list of 6 entries, got 0 "),
-        ('{"0": %s, "0": %s}' % ((json.dumps(change("x", 0)["0"]),) * 2),
-         r"image '0': is 1, as image '0' is; remove one of them"),
+        (f'{{"0": {AGAIN}, "0": {AGAIN}}}', r"image '0': is 1, as image '0' is; remove one of them"),
     ],
 )  # fmt: skip
 def test_wrong_predictions(tmp_path, images, message):
     target = tmp_path / "pred.jsonl"
     target.write_text("before")
     with pytest.raises(ValueError, match=message):
-        foreign.convert(store(tmp_path, images), SIZES, epath.Path(target))
+        convert(store(tmp_path, images), SIZES, epath.Path(target))
     assert target.read_text() == "before"
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "custom_data_info.json", "custom_prediction.json", "pred.jsonl",
@@ -269,17 +275,9 @@ def test_wrong_predictions(tmp_path, images, message):
     [
         ("idx_to_files", None, r"info\.json, idx_to_files: must be a list of paths, got None"),
         ("idx_to_files", [1], r"info\.json, idx_to_files: must be a list of paths, got \[1\]"),
-        (
-            "ind_to_classes",
-            CLASSES[1:],
-            r"ind_to_classes: must be a list of names, the first '__back",
-        ),
+        ("ind_to_classes", CLASSES[1:], r"ind_to_classes: must be a list of names, the first '__b"),
         ("ind_to_classes", CLASSES[:1], r"ind_to_classes: must be a list of names"),
-        (
-            "ind_to_predicates",
-            [*PREDICATES, "on"],
-            r"ind_to_predicates, after the background: entry 4",
-        ),
+        ("ind_to_predicates", [*PREDICATES, "on"], r"predicates, after the background: entry 4"),
         ("ind_to_predicates", ["__background__", 1], r"entry 0, 1, must be a name"),
     ],
 )
@@ -294,58 +292,16 @@ def test_no_pickle_is_read(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"eval_results\.pytorch is a pickle of another project'"
                        r".*is not read.*custom_prediction\.json.*docs/evaluation\.md"):  # fmt: skip
-        foreign.convert(path, SIZES, epath.Path(tmp_path) / "pred.jsonl")
+        convert(path, SIZES, epath.Path(tmp_path) / "pred.jsonl")
 
 
 def test_missing_files(tmp_path):
     path, target = store(tmp_path, change("x", 0)), epath.Path(tmp_path) / "pred.jsonl"
     (tmp_path / "custom_data_info.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"custom_data_info\.json is missing; it is written beside"
-    ):
-        foreign.convert(path, SIZES, target)
+    with pytest.raises(ValueError, match=r"custom_data_info\.json is missing; it is written besid"):
+        convert(path, SIZES, target)
     with pytest.raises(ValueError, match=r"nothing\.json is missing; TEST\.CUSTUM_EVAL"):
-        foreign.convert(path.parent / "nothing.json", SIZES, target)
-
-
-def truth(tmp_path):
-    lines = [
-        {"image_id": name, "width": size[0], "height": size[1], "objects": [], "relations": []}
-        for name, size in SIZES.items()
-    ]
-    (tmp_path / "gt.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tmp_path / "gt.jsonl"
-
-
-def command(tmp_path, *more, output="pred.jsonl"):
-    names = [tmp_path / "custom_prediction.json", "--ground_truth", truth(tmp_path)]
-    return foreign.main([*map(str, names), "--output", str(tmp_path / output), *more])
-
-
-def test_command(tmp_path, capsys):
-    images = {"2": entry(np.random.default_rng(0), 3, (320, 180))}
-    lines = run(tmp_path, images, 180, 400)
-    assert command(tmp_path, "--resized", "180,400", output="pred.jsonl.gz") == 0
-    assert capsys.readouterr().out.startswith(
-        "1 of 4 annotated images have predictions; written to"
-    )
-    packed = (tmp_path / "pred.jsonl.gz").read_bytes()
-    assert [json.loads(line) for line in gzip.decompress(packed).splitlines()] == lines
-    assert command(tmp_path, "--resized", "none") == 0
-    found = json.loads((tmp_path / "pred.jsonl").read_text())["objects"]
-    assert [o["box"] for o in found] == images["2"]["bbox"]
-
-
-def test_command_with_wrong_input(tmp_path, capsys):
-    store(tmp_path, change("bbox_labels", 9, 0))
-    assert command(tmp_path) == 2
-    out, err = capsys.readouterr()
-    assert not out and err.startswith("error: ") and "image '1', bbox_labels[0]: must be" in err
-    assert err.count("\n") == 1 and not (tmp_path / "pred.jsonl").exists()
-    for sides in ("600", "1000,600", "0,5", "a,b", "1,2,3", ""):
-        with pytest.raises(SystemExit) as stop:
-            command(tmp_path, "--resized", sides)
-        assert stop.value.code == 2 and "must be none or as 600,1000" in capsys.readouterr().err
+        convert(path.parent / "nothing.json", SIZES, target)
 
 
 def test_memory_is_that_of_an_image(tmp_path):
@@ -356,7 +312,7 @@ def test_memory_is_that_of_an_image(tmp_path):
     del images
     sizes = {i: (600, 600) for i in range(IMAGES)}
     tracemalloc.start()
-    assert foreign.convert(path, sizes, epath.Path(tmp_path) / "pred.jsonl") == IMAGES
+    assert convert(path, sizes, epath.Path(tmp_path) / "pred.jsonl")[0] == IMAGES
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < path.stat().length / 4  # all of it as Python objects takes more than its length

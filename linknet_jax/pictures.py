@@ -12,17 +12,16 @@ from linknet_jax import data, parallel
 from linknet_jax.types import Batch, Prediction, image_of
 from linknet_jax.visualize import draw_graph
 
-Ranked = tuple[float, int, int]  # recall, relations, position in the split
+SHOWN = 4  # pictures of a kind
+Seen = tuple[float, int, int]  # an image's recall, relations and position in the split
 
 
-def best(seen: Sequence[Ranked], count: int) -> list[Ranked]:
-    """The images of the highest recall, of equals those with most relations."""
-    return sorted(seen, key=lambda x: (-x[0], -x[1], x[2]))[:count]
-
-
-def worst(seen: Sequence[Ranked], count: int) -> list[Ranked]:
-    """The images of the lowest recall, of equals those with most relations."""
-    return sorted(seen, key=lambda x: (x[0], -x[1], x[2]))[:count]
+def extremes(seen: Sequence[Seen]) -> dict[str, list[Seen]]:
+    """The images of the best and of the worst recall, of equals those with most relations."""
+    return {
+        kind: sorted(seen, key=lambda x: (sign * x[0], -x[1], x[2]))[:SHOWN]
+        for kind, sign in (("best", -1), ("worst", 1))
+    }
 
 
 def draw(
@@ -32,8 +31,10 @@ def draw(
     config: ConfigDict,
     indices: Sequence[int],
 ) -> Iterator[Image.Image]:
-    """Each image with its predicted graph; annotated relations are green, where the images are
-    drawn all true ones."""
+    """Each image with its predicted graph; true relations are green.
+
+    Those are the annotated ones, where the images are drawn all that hold.
+    """
     for batch in dataset.batches_of(indices, config.eval.batch_size):
         result = parallel.local_rows(predict(variables, batch))
         for row in np.flatnonzero(batch.example_mask):

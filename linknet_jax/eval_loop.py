@@ -1,0 +1,85 @@
+"""The evaluation loop: every image once, each process scores its own, sums are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+
+from linknet_jax import data, parallel
+from linknet_jax.baselines import Training, create_metrics
+from linknet_jax.metrics.scene_graph import SceneGraphMetrics
+from linknet_jax.tasks import SceneGraphClassification
+from linknet_jax.types import Batch, Prediction, image_of
+
+MODEL = "model"
+Predict = Callable[[dict, Batch], Prediction]
+Recalls = dict[int, float]  # R@K of one image by K
+
+
+def compile_predict(task: SceneGraphClassification, mesh: Mesh) -> Predict:
+    """One prediction step; each device handles its own images, nothing is communicated."""
+    split, same = PartitionSpec(parallel.AXIS), PartitionSpec()
+    local = jax.shard_map(
+        task.predict, mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
+    )
+    shardings = (parallel.replicated(mesh), parallel.split_images(mesh))
+    return jax.jit(local, in_shardings=shardings, out_shardings=shardings[1])
+
+
+def predictions(
+    predict: Predict, variables: dict, dataset: data.Dataset, batch_size: int, mesh: Mesh
+) -> Iterator[tuple[int, Prediction]]:
+    """(position in the split, prediction) of this process's images, as NumPy arrays."""
+    share = (jax.process_index(), jax.process_count())
+    for batch in dataset.evaluation_batches(batch_size, *share):
+        indices = np.where(batch.example_mask, batch.image_index, -1)
+        result = parallel.local_rows(predict(variables, parallel.to_devices(batch, mesh)))
+        for row, index in enumerate(indices):
+            if index >= 0:
+                yield int(index), image_of(result, row)
+
+
+def evaluate_split(
+    predict: Predict,
+    task: SceneGraphClassification,
+    variables: dict,
+    dataset: data.Dataset,
+    split: str,
+    mesh: Mesh,
+    training: Training | None = None,
+    observe: Callable[[int, Prediction, Recalls | None], None] | None = None,
+) -> dict[str, SceneGraphMetrics]:
+    """Sums of the model; with `training` also of the baselines on its labels and scores.
+
+    `observe` is called for each of this process's images with its position in the split, its
+    prediction and its own R@K.
+    """
+    unseen = training.unseen(split) if training else None
+    baselines = training.tables if training else {}
+    scores = {
+        name: create_metrics(task.config, task.name, dataset, split, unseen)
+        for name in (MODEL, *baselines)
+    }
+    size = task.config.eval.batch_size
+    for index, prediction in predictions(predict, variables, dataset, size, mesh):
+        truth = dataset.annotations[index]
+        recalls = scores[MODEL].update(truth, truth.boxes, prediction)
+        if observe:
+            observe(index, prediction, recalls)
+        n = len(truth.boxes)
+        scored = (prediction.labels[:n], prediction.label_scores[:n])
+        for name in baselines:
+            scores[name].update(truth, truth.boxes, training.predict(name, truth, *scored))
+    return {name: _merged(x) for name, x in scores.items()}
+
+
+def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:
+    """Sums of all processes; as raw bits, because JAX would cut int64."""
+    if jax.process_count() == 1:
+        return metrics
+    bits = multihost_utils.process_allgather(metrics.state().view(np.uint32))
+    return metrics.from_state(np.asarray(bits).view(np.int64).sum(axis=0))
