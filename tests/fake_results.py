@@ -6,7 +6,6 @@ import numpy as np
 
 KS = (20, 50, 100)
 CURVE = (1, 2, 5, 10, 20, 50, 100)
-RECALLS = ("R", "mR", "zR", "pooled-R")
 ALL = ("R", "ng-R", "mR", "ng-mR", "zR", "ng-zR", "F1", "A", "pooled-R", "ng-pooled-R",
        "head-mR", "body-mR", "tail-mR")  # fmt: skip
 FREQUENT = ("on", "has", "wearing", "of", "in", "near", "with", "behind", "holding", "above",
@@ -15,21 +14,21 @@ GRAPH_CONSTRAINT = "R, mR, zR, A, F1, pooled: best predicate of a pair; ng-: non
 SHARES = [0.316, 0.156, 0.114, 0.086, 0.061, 0.048, 0.030, 0.029, 0.027, 0.019, 0.013, 0.012]
 
 
-def metrics(names, seed=0, task="predcls", split="test", images=26_446, level=1.0):
+def metrics(names, seed=0, task="predcls", split="test", images=26_446, level=1.0, ks=KS):
     """One METRICS dict; `level` scales every recall."""
     rng = np.random.default_rng(seed)
     counts = relation_counts(names, images, rng)
     rng = np.random.default_rng([seed, len(task)])
-    found = {f"{kind}@{k}": None for kind in ALL for k in KS}
+    found = {f"{kind}@{k}": None for kind in ALL for k in ks}
     if images:
-        found |= {key: float(x) for key, x in _recalls(rng, level).items()}
+        found |= {key: float(x) for key, x in _recalls(rng, level, ks).items()}
     if task == "sgdet" or not images:
-        found |= {f"A@{k}": None for k in KS}
+        found |= {f"A@{k}": None for k in ks}
     return found | {
-        "mAP@50": 0.2814 if task == "sgdet" else None,
-        "AP": 0.1472 if task == "sgdet" else None,
+        "mAP@50": 0.2814 if task == "sgdet" and images else None,
+        "AP": 0.1472 if task == "sgdet" and images else None,
         "object_accuracy": 0.6543 if task == "sgcls" and images else None,
-        "per_predicate": _per_predicate(names, counts, rng, level),
+        "per_predicate": _per_predicate(names, counts, rng, level, ks),
         "curve": _curve(rng, level) if images else {"K": list(CURVE)} | dict.fromkeys(
             ("R", "mR", "ng-R", "ng-mR"), [None] * len(CURVE)),
         "counts": {
@@ -86,14 +85,14 @@ def relation_counts(names, images, rng):
     return result
 
 
-def _recalls(rng, level):
+def _recalls(rng, level, ks):
     base = {"R": 0.58, "ng-R": 0.66, "mR": 0.12, "ng-mR": 0.2, "zR": 0.02, "ng-zR": 0.06,
             "F1": 0.2, "A": 0.67, "pooled-R": 0.55, "ng-pooled-R": 0.62,
             "head-mR": 0.29, "body-mR": 0.06, "tail-mR": 0.015}  # fmt: skip
     return {
         f"{kind}@{k}": level * value * (rng.uniform(0.97, 1.03) + 0.1 * i)
         for kind, value in base.items()
-        for i, k in enumerate(KS)
+        for i, k in enumerate(ks)
     }
 
 
@@ -112,18 +111,18 @@ def _curve(rng, level):
     return {"K": list(CURVE)} | found
 
 
-def _per_predicate(names, counts, rng, level):
+def _per_predicate(names, counts, rng, level, ks):
     order = np.argsort(-counts)
     rank = np.empty(len(names), int)
     rank[order] = np.arange(len(names))
     found = {}
     for name, count, place in zip(names, counts.tolist(), rank.tolist(), strict=True):
         best = np.clip(level * 0.9 * np.exp(-place / 9) * rng.uniform(0.4, 1.1), 0, 1)
-        recalls = {f"recall@{k}": best * x for k, x in zip(KS, (0.75, 0.9, 1), strict=True)}
+        recalls = {f"recall@{k}": best * (1 - 0.2 / (i + 1)) for i, k in enumerate(ks)}
         recalls |= {f"ng-{key}": min(1.0, x * 1.4 + 0.06) for key, x in recalls.items()}
         group = ("head", "body", "tail")[3 * place // len(names)]
         found[name] = {key: float(x) if count else None for key, x in recalls.items()} | {
-            "count": count, "images": int(count * 0.7), "group": group,
+            "count": count, "images": (7 * count + 9) // 10, "group": group,
         }  # fmt: skip
     return found
 

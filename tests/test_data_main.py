@@ -105,7 +105,7 @@ def test_download_lists_what_there_is(capsys, arguments):
 
 
 def stored_predictions(folder, end):
-    """Two files of Scene-Graph-Benchmark and a ground truth, of one image of 320 x 180 pixels."""
+    """What Scene-Graph-Benchmark stores of an image of 320 x 180 pixels, and ground truth."""
     contents = {
         "custom_data_info": {"idx_to_files": ["a/7.jpg"],
                              "ind_to_classes": ["__background__", "man", "hat"],
@@ -116,10 +116,8 @@ def stored_predictions(folder, end):
     }  # fmt: skip
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-    truth = {"image_id": 7, "width": 320, "height": 180, "objects": [], "relations": []}
-    (folder / "gt.jsonl").write_text(
-        "".join(json.dumps(truth | {"image_id": k}) + "\n" for k in (7, 8))
-    )
+    truth = '{"image_id": %d, "width": 320, "height": 180, "objects": [], "relations": []}\n'
+    (folder / "gt.jsonl").write_text(truth % 7 + truth % 8)
     return folder / "custom_prediction.json"
 
 
@@ -179,7 +177,7 @@ WRONG = {
     "import without sizes": (["import", "{new}.json", "{new}"], "--ground_truth"),
     "import of nothing": (
         ["import", "{new}.json", "{new}", "--ground_truth", "{data}/train.jsonl"],
-        "is missing; TEST",
+        "is missing; TEST.CUSTUM_EVAL",
     ),
     "locations wrong": (["download", "--list", "--locations", "{data}/x"], "x"),
 }

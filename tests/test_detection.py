@@ -113,6 +113,14 @@ def test_a_hundred_detections_of_an_image_and_class():
         assert evaluate(images).compute() == pytest.approx(slow(images), abs=1e-12)
 
 
+@pytest.mark.parametrize("wrong, expected", [(99, 1 / 100), (100, 0)])
+def test_what_ranks_behind_the_first_hundred_is_not_found(wrong, expected):
+    truth = annotated(1, [[0, 0, 9, 9]], [1])
+    boxes = np.array([[100, 100, 110, 110]] * wrong + [[0, 0, 9, 9]], float)
+    images = [(truth, boxes, prediction([1] * len(boxes), np.linspace(1, 0.1, len(boxes))))]
+    assert evaluate(images).compute() == pytest.approx({"mAP@50": expected, "AP": expected})
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_order_and_parts_change_no_bit(seed):
     rng = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import html
 import html.parser
+import itertools
 import re
 import warnings
 
@@ -16,7 +17,8 @@ from PIL import Image
 
 from linknet_jax.data.raw.vocabulary import vg150
 from linknet_jax.report import tables
-from linknet_jax.report.labels import shorten
+from linknet_jax.report.heatmap import POINTS, confusion_matrix
+from linknet_jax.report.labels import EM, shorten
 from linknet_jax.report.page import Example, render, write_report
 
 VG = vg150().predicates[1:]
@@ -81,8 +83,8 @@ def _picture(seed):
 
 def _examples():
     return [
-        Example(heading, f"image {k} <i>", _picture(k))
-        for k, heading in enumerate(("best", "worst"))
+        Example(task, kind, f"{task} {k} <i>", _picture(k))
+        for k, (task, kind) in enumerate(itertools.product(("sgcls", "predcls"), ("worst", "best")))
     ]
 
 
@@ -112,8 +114,29 @@ def test_every_section_and_figure_is_there(page):
     labels = collections.Counter(a["aria-label"] for tag, a in page.elements if tag == "svg")
     assert set(labels.values()) == {4} and len(labels) == 3  # two tasks on two splits
     pictures = [a for tag, a in page.elements if tag == "img"]
-    assert [a["alt"] for a in pictures] == ["best: image 0 <i>", "worst: image 1 <i>"]
-    assert all(a["src"].startswith("data:image/png;base64,") for a in pictures)
+    assert [a["alt"] for a in pictures] == [
+        "PredCls, test, highest recall: predcls 3 <i>",
+        "PredCls, test, lowest recall: predcls 2 <i>",
+        "SGCls, test, highest recall: sgcls 1 <i>",
+        "SGCls, test, lowest recall: sgcls 0 <i>",
+    ]
+    assert all(a["src"].startswith("data:image/jpeg;base64,") for a in pictures)
+    assert {(a["width"], a["height"]) for a in pictures} == {("12", "6")}
+
+
+def test_without_pictures_there_is_no_section(full):
+    text = render(full, {}, [], "no pictures")
+    assert "images" not in {a.get("id") for _, a in Page(text).elements}
+    assert 'href="#images"' not in text
+
+
+def test_the_model_has_the_name_given(full):
+    text = render(full, {}, [], "named", "pred<1>.jsonl")
+    heads = next(row for row in Page(text).rows if "FREQ" in row)
+    assert heads[1:] == ["pred<1>.jsonl", "FREQ", "FREQ+OVERLAP", "ceiling"]
+    assert text.count(">pred&lt;1&gt;.jsonl</text>") == 4 and "this model" not in text
+    row = Page(render(full, {}, [], "", "FREQ")).row("R ")
+    assert row[1] == f"{100 * full['tasks']['predcls']['R@20']:.2f}"
 
 
 def test_nothing_comes_from_the_network(text, page):
@@ -213,13 +236,13 @@ def test_without_images_there_are_dashes_and_no_figures():
     page = Page(text)
     assert page.row("mR ")[1:] == [tables.NONE] * 9
     assert [a["aria-label"] for tag, a in page.elements if tag == "svg"] == ["R@K against mR@K"] * 2
-    assert "No predictions on annotated pairs" in text and "No pictures" in text
+    assert "No predictions on annotated pairs" in text
 
 
 def test_protocol_has_one_value_where_all_agree(page, full):
     assert page.row("iou threshold") == ["iou threshold", "0.5"]
     assert page.row("images") == ["images", "26,446", "26,446", "5,000", "5,000"]
-    blocks = tables.scored(full)
+    blocks = tables.blocks_of(full, "model")
     assert [(b.split, b.task) for b in blocks] == [
         (split, task) for split in ("test", "val") for task in ("predcls", "sgcls")
     ]
@@ -228,9 +251,9 @@ def test_protocol_has_one_value_where_all_agree(page, full):
 def test_a_split_is_shown_once():
     metrics = fake_results.metrics(VG, split="val")
     results = {"split": "val", "tasks": {"predcls": metrics}}
-    assert len(tables.scored(results | {"splits": {"val": results}})) == 1
+    assert len(tables.blocks_of(results | {"splits": {"val": results}}, "model")) == 1
     with pytest.raises(ValueError, match="results have no task"):
-        tables.scored({"split": "val", "tasks": {}})
+        tables.blocks_of({"split": "val", "tasks": {}}, "model")
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, full):
@@ -244,7 +267,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, full):
 def test_nothing_is_left_when_it_fails(tmp_path, full, monkeypatch):
     path = epath.Path(tmp_path) / "report.html"
     with pytest.raises(AttributeError):
-        write_report(path, full, {}, [Example("best", "", None)], "title")
+        write_report(path, full, {}, [Example("predcls", "best", "", None)], "title")
     assert not list(tmp_path.iterdir())
     path.write_text("before")
     monkeypatch.setattr(type(path), "replace", _refuse)
@@ -266,6 +289,14 @@ def test_at_most_fifty_predicates_are_drawn():
     assert text.count(">(other)</text>") == 1
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_labels_of_few_predicates_are_not_cut(number):
+    drawn = confusion_matrix(fake_results.diagnosis(ODD[:number]), "few")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawn)[1])
+    ((middle, text),) = re.findall(r'x="([\d.]+)"[^>]*>(100 %[^<]*)<', drawn)
+    assert float(middle) + 0.5 * 72 * EM * POINTS * len(text) < width
+
+
 def test_the_page_says_what_was_evaluated(text, full):
     parts = (full, full["splits"]["val"])
     counts = [part["tasks"]["predcls"]["counts"] for part in parts]
@@ -275,4 +306,5 @@ def test_the_page_says_what_was_evaluated(text, full):
         f"and the val split {val}."
     ) in text
     assert "IoU of 0.5 in pixels of the original image, their end pixels counted" in text
+    assert f"Graph constraint by metric: {fake_results.GRAPH_CONSTRAINT}." in text
     assert "Mean recall runs over the 50 predicates of the vocabulary." in text

@@ -197,6 +197,19 @@ def test_odd_predictions_are_scored(tmp_path, kind):
         assert after == before
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_line_without_objects_is_as_no_line(tmp_path, task):
+    content = images(task)
+    paths = store(tmp_path, content)
+    assert command(task, tmp_path / "a.json", **paths) == 0
+    unlisted = [x.annotation.image_id for x in content if not x.listed]
+    empty = [{"image_id": x, "objects": [], "relations": []} for x in unlisted]
+    with (tmp_path / "predictions.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in empty)
+    assert command(task, tmp_path / "b.json", **paths) == 0 and len(empty) > 1
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
 def test_ground_truth_without_any_relation(tmp_path):
     """As for a detector alone."""
     content = images("sgdet")

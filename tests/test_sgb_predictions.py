@@ -25,9 +25,7 @@ def entry(rng, n, stored):
     """What that project stores of one image: relations by predicate probability, any labels."""
     corners = np.sort(rng.random((n, 2, 2)), axis=1).reshape(n, 4) * np.tile(stored, 2)
     pairs = [[s, o] for s in range(n) for o in range(n) if s != o] or [[0, 0]]
-    scores = (
-        rng.dirichlet(np.full(len(PREDICATES), 0.3), len(pairs)).astype(np.float32).astype(float)
-    )
+    scores = rng.dirichlet([0.3] * len(PREDICATES), len(pairs)).astype(np.float32).astype(float)
     best = scores[:, 1:].max(axis=1)
     order = np.argsort(-best)
     return {
@@ -77,8 +75,8 @@ def run(tmp_path, images, *resized, sizes=SIZES, **changes):
     count, _ = convert(store(tmp_path, images, **changes), sizes, target, *resized)
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert count == len(lines)
-    for entry in (e for line in lines for e in (*line["objects"], *line["relations"])):
-        entry["score"] = np.float32(entry["score"])
+    for one in (x for line in lines for x in (*line["objects"], *line["relations"])):
+        one["score"] = np.float32(one["score"])
     return lines
 
 
@@ -86,9 +84,8 @@ def run(tmp_path, images, *resized, sizes=SIZES, **changes):
 def test_is_the_definition(tmp_path, seed):
     """Of 1 to 12 boxes: fewer and more candidates than 100, more pairs than 100."""
     rng = np.random.default_rng(seed)
-    images = {
-        str(i): entry(rng, n, STORED[i]) for i, n in enumerate(rng.permutation([1, 2, 5, 12]))
-    }
+    counts = rng.permutation([1, 2, 5, 12])
+    images = {str(i): entry(rng, n, STORED[i]) for i, n in enumerate(counts)}
     lines = run(tmp_path, images)
     assert [line["image_id"] for line in lines] == [1, 2, "street", "0007"]
     for line, one, size, stored in zip(lines, images.values(), SIZES.values(), STORED, strict=True):
@@ -100,18 +97,16 @@ def test_ties_are_in_the_order_of_pair_and_predicate(tmp_path):
     """Whatever the order of the file is, also where the hundredth candidate is one of many."""
     rng = np.random.default_rng(0)
     one = entry(rng, 12, STORED[0]) | {"bbox_scores": [0.5] * 12}
-    one["rel_all_scores"] = rng.choice([0.1, 0.2, 0.4], (132, len(PREDICATES))).tolist()
+    probabilities = [0.1, 0.2, 0.4, 0.4 + 1e-12]  # the last two are one float32
+    one["rel_all_scores"] = rng.choice(probabilities, (132, len(PREDICATES))).tolist()
     assert run(tmp_path, {"0": one})[0]["relations"] == expected(one, SIZES[1], STORED[0])[1]
 
 
 def test_product_decides(tmp_path):
     """The relation with the larger probability, which stands first, is between unsure objects."""
     one = entry(np.random.default_rng(0), 3, STORED[0])
-    one |= {
-        "bbox_scores": [1.0, 0.9, 0.1],
-        "rel_pairs": [[0, 2], [0, 1]],
-        "rel_all_scores": [[0, 0, 0.9, 0.1, 0], [0.5, 0.3, 0.2, 0, 0]],
-    }
+    one |= {"bbox_scores": [1.0, 0.9, 0.1], "rel_pairs": [[0, 2], [0, 1]]}
+    one["rel_all_scores"] = [[0, 0, 0.9, 0.1, 0], [0.5, 0.3, 0.2, 0, 0]]
     relations = run(tmp_path, {"0": one})[0]["relations"]
     found = [(r["subject"], r["predicate"], r["object"]) for r in relations[:3]]
     assert found == [(0, "on", 1), (0, "riding", 1), (0, "riding", 2)]
@@ -155,10 +150,8 @@ def test_network_input(tmp_path, size, sides, stored):
 def test_boxes_outside_tell_the_wrong_size(tmp_path):
     one = entry(np.random.default_rng(0), 2, STORED[0])
     one["bbox"][1] = [0, 0, 1066, 800]  # of 800, 1333
-    message = (
-        r"image '0', bbox\[1\]: \[0.0, 0.0, 1066.0, 800.0\] lies outside 800 x 600 pixels, which "
-    )
-    with pytest.raises(ValueError, match=message + "the image has by --resized"):
+    message = r"0', bbox\[1\]: \[0.0, 0.0, 1066.0, 800.0\] lies outside 800 x 600 pixels, which the"
+    with pytest.raises(ValueError, match=message):
         run(tmp_path, {"0": one})
     one["bbox"][1] = [-60, -60, 860, 640]  # a model that does not cut boxes
     assert run(tmp_path, {"0": one})[0]["objects"][1]["box"] == [-30, -30, 430, 320]
@@ -170,20 +163,13 @@ def test_boxes_outside_tell_the_wrong_size(tmp_path):
 )
 def test_boxes_of_most_images_end_at_the_border(tmp_path, ends, found):
     """Where those of the middle image do not, the stated size may be wrong."""
-    rng, width, images = np.random.default_rng(0), 1000, {}
-    for i, end in enumerate([*ends, None]):  # the last image has no boxes
-        images[str(i)] = entry(rng, 0 if end is None else 2, (1, 1)) | {"rel_pairs": []}
-        images[str(i)] |= {
-            "rel_all_scores": [],
-            "bbox": [[0, 0, width * end, 9]] * 2 if end else [],
-        }
-    files, target = [f"{i}.jpg" for i in range(9)], epath.Path(tmp_path) / "pred.jsonl"
-    sizes = {i: (width, width) for i in range(9)}
-    count, doubt = convert(store(tmp_path, images, files), sizes, target, None)
-    assert count == len(images) and doubt.startswith(
-        f"the boxes of an image end at {found} (median) of its" if found else ""
-    )
-    assert bool(doubt) == bool(found)
+    empty = {f: [] for f in ("bbox", "bbox_labels", "bbox_scores", "rel_pairs", "rel_all_scores")}
+    boxes = [{"bbox": [[0, 0, 9, 1000 * x]], "bbox_labels": [1], "bbox_scores": [1]} for x in ends]
+    path = store(tmp_path, {str(i): empty | x for i, x in enumerate([*boxes, {}])})
+    sizes = dict.fromkeys(SIZES, (1000, 1000))
+    count, doubt = convert(path, sizes, epath.Path(tmp_path) / "pred.jsonl", None)
+    assert count == len(ends) + 1 and bool(doubt) == bool(found)
+    assert not found or doubt.startswith(f"the boxes of an image end at {found} (median) of its wi")
 
 
 @pytest.mark.parametrize(
@@ -209,13 +195,11 @@ def test_image_id(tmp_path, file, sizes, image_id):
 
 
 def change(field, value, at=None):
-    """Images of which the second one is wrong."""
+    """Images of which the second one is wrong: a field, or its entry `at`."""
     rng = np.random.default_rng(0)
     images = {str(i): entry(rng, 3, STORED[i]) for i in range(2)}
-    if at is None:
-        images["1"][field] = value
-    else:
-        images["1"][field][at] = value
+    place, key = (images["1"], field) if at is None else (images["1"][field], at)
+    place[key] = value
     return images
 
 
@@ -252,11 +236,12 @@ NAN, IMAGES, AGAIN = float("nan"), 80, json.dumps(change("x", 0)["0"])
         (change("rel_pairs", [0, 3], 4), r"rel_pairs\[4\]: must be two of the 3 boxes, from 0, "),
         (change("rel_pairs", [-1, 0], 4), r"rel_pairs\[4\]: must be two of the 3 boxes"),
         (change("rel_pairs", [0, 1, 2], 4), r"rel_pairs\[4\]: must be two of the 3 boxes"),
-        (change("rel_pairs", [[0, 1], [1, 0]] * 3), r"rel_pairs: \[0, 1\] stands twice; a "),
+        (change("rel_pairs", [[1, 0], [0, 1], [0, 2], [2, 0], [2, 1], [0, 1]]),
+         r"image '1', rel_pairs: \[0, 1\] stands twice; a pair has one row"),
         (change("rel_all_scores", [0.5] * 4, 5), r"rel_all_scores\[5\]: must be 5 probabilities, "),
         (change("rel_all_scores", [-0.5] * 5, 5), r"rel_all_scores\[5\]: must be 5 probabilities"),
         (change("rel_all_scores", []), r"rel_all_scores: must be a list of 6 entries, got 0 "),
-        (f'{{"0": {AGAIN}, "0": {AGAIN}}}', r"image '0': is 1, as image '0' is; remove one of them"),
+        (f'{{"0": {AGAIN}, "0": {AGAIN}}}', r"image '0': is 1, as image '0' is; remove one "),
     ],
 )  # fmt: skip
 def test_wrong_predictions(tmp_path, images, message):
@@ -265,9 +250,7 @@ def test_wrong_predictions(tmp_path, images, message):
     with pytest.raises(ValueError, match=message):
         convert(store(tmp_path, images), SIZES, epath.Path(target))
     assert target.read_text() == "before"
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "custom_data_info.json", "custom_prediction.json", "pred.jsonl",
-    ]  # fmt: skip
+    assert len(list(tmp_path.iterdir())) == 3  # nothing half-written
 
 
 @pytest.mark.parametrize(
@@ -290,8 +273,8 @@ def test_wrong_names(tmp_path, field, value, message):
 def test_no_pickle_is_read(tmp_path, content):
     path = epath.Path(tmp_path) / "eval_results.pytorch"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"eval_results\.pytorch is a pickle of another project'"
-                       r".*is not read.*custom_prediction\.json.*docs/evaluation\.md"):  # fmt: skip
+    message = r"eval_results\.pytorch is a pickle .*not read.*custom_pred.*docs/evaluation\.md"
+    with pytest.raises(ValueError, match=message):
         convert(path, SIZES, epath.Path(tmp_path) / "pred.jsonl")
 
 
@@ -306,9 +289,8 @@ def test_missing_files(tmp_path):
 
 def test_memory_is_that_of_an_image(tmp_path):
     rng = np.random.default_rng(0)
-    files = [f"{i}.jpg" for i in range(IMAGES)]
     images = {str(i): entry(rng, 20, (600, 600)) for i in range(IMAGES)}
-    path = store(tmp_path, images, files=files)
+    path = store(tmp_path, images, files=[f"{i}.jpg" for i in range(IMAGES)])
     del images
     sizes = {i: (600, 600) for i in range(IMAGES)}
     tracemalloc.start()

@@ -100,8 +100,8 @@ def _add_import(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("target", type=epath.Path, help="compressed if it ends in .gz")
     text = "JSON Lines, for the images' sizes"
     parser.add_argument("--ground_truth", required=True, type=epath.Path, help=text)
-    text = "INPUT.MIN_SIZE_TEST,MAX_SIZE_TEST of the model, or none: boxes of the original size"
-    parser.add_argument("--resized", type=_sides, default="600,1000", help=f"{text} (%(default)s)")
+    text = "its INPUT.MIN_SIZE_TEST,MAX_SIZE_TEST (600,1000); none: boxes in original pixels"
+    parser.add_argument("--resized", type=_sides, default="600,1000", metavar="SIDES", help=text)
     parser.set_defaults(run=_import)
 
 

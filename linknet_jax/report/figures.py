@@ -67,7 +67,7 @@ def calibration_plot(calibration: dict, name: str) -> str:
 
 def _reliability(axes: Axes, score: Float[np.ndarray, "b"], share: Float[np.ndarray, "b"]) -> None:
     axes.plot([0, 100], [0, 100], "--", color="#bbbbbb", linewidth=1)
-    axes.text(84, 90, "calibrated", ha="right", fontsize=8, color=GREY)
+    axes.text(98, 4, "dashed: calibrated", ha="right", fontsize=8, color=GREY)
     axes.vlines(score, score, share, color=to_rgba(ACCENT, 0.55), linewidth=2.4)
     axes.plot(score, share, "-o", color=STRONG, linewidth=1.6, markersize=5)
     axes.set(xlim=(0, 100), ylim=(0, 102))
