@@ -35,7 +35,7 @@ class Training:
             for name, overlap in (("FREQ", False), ("FREQ+OVERLAP", True))
         }
         self.tables = {name: statistics.predicate_probabilities(*x) for name, x in counts.items()}
-        self.predicate_counts = counts["FREQ"][0].sum(axis=(0, 1)).astype(np.int64)
+        self.predicate_counts = statistics.predicate_counts(train.annotations, sizes[1])
         seen = statistics.triplets(train.annotations)
         held_out = {name: statistics.triplets(x.annotations) for name, x in splits.items()}
         self._unseen = {

@@ -27,6 +27,7 @@ PROTOCOL = {
     "missing": "",
     "split": "",
     "predicates": MEAN,
+    "groups": "head, body, tail",
     "graph_constraint": "",
     "images_scored": "",
     "zero_shot_triplets": "zR, ng-zR",

@@ -73,18 +73,20 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
         results["ceiling"] = {
             t.name: ceiling(config, t.name, dataset, first, training) for t in tasks
         }
+    if jax.process_index() == 0:
+        _write(results, workdir)  # first: nothing that follows may cost them
     if folder is not None:
-        _finish_dump(folder, table, splits, training)
+        _finish_dump(folder, table, splits, training, {"step": step, **config.eval.to_dict()})
     shown: list[Example] = []
     if jax.process_count() == 1:  # a picture needs a prediction, and that needs all processes
 
         def draw(name: str, indices: Sequence[int]) -> Iterator[Image.Image]:
             return pictures.draw(predicts[name], variables, dataset, config, indices)
 
-        _draw_first(draw, tasks[0].name, workdir)
+        _draw_first(draw, tasks[0].name, dataset, workdir)
         shown = list(_extremes(draw, table[first], dataset, config.eval.ks[0]))
-    if jax.process_index() == 0:
-        _write(results, table, shown, config, workdir)
+    if config.eval.report and jax.process_index() == 0:
+        _report(results, table, shown, f"{config.name} in {workdir.name}", workdir)
     return results
 
 
@@ -160,21 +162,27 @@ def _results(step: int, table: BySplit) -> dict:
 
 
 def _finish_dump(
-    folder: epath.Path, table: BySplit, splits: dict[str, data.Dataset], training: Training
+    folder: epath.Path,
+    table: BySplit,
+    splits: dict[str, data.Dataset],
+    training: Training,
+    about: dict,
 ) -> None:
     dump.join(folder, [f"{task}_{split}" for split, tasks in table.items() for task in tasks])
     if jax.process_index() == 0:
         for split, dataset in splits.items():
             dump.write_truth(folder, split, dataset, training.unseen(split))
         dump.write_classes(folder, dataset.vocabulary, training.predicate_counts)
+        write_json(folder / "about.json", about)
         print(f"predictions: {folder}; `python -m linknet_jax.score` scores them again")
 
 
-def _draw_first(draw: Draw, task: str, workdir: epath.Path) -> None:
+def _draw_first(draw: Draw, task: str, dataset: data.Dataset, workdir: epath.Path) -> None:
     """Writes examples.png: the first images of the split with their predicted graphs."""
+    count = min(pictures.SHOWN, len(dataset.annotations))
     path = workdir / "examples.png"
     with replacing(path) as partial, partial.open("wb") as file:
-        stack(list(draw(task, range(pictures.SHOWN)))).save(file, format="PNG")
+        stack(list(draw(task, range(count)))).save(file, format="PNG")
     print(f"pictures of predicted graphs: {path}")
 
 
@@ -191,16 +199,19 @@ def _extremes(
                 yield Example(task, kind, text, picture)
 
 
-def _write(
-    results: dict, table: BySplit, shown: list[Example], config: ConfigDict, workdir: epath.Path
-) -> None:
-    path, report = workdir / "results.json", workdir / "report.html"
+def _write(results: dict, workdir: epath.Path) -> None:
+    path = workdir / "results.json"
     write_json(path, results)
     print(results_table(results))
     first = next(iter(results["tasks"]))
     print(f"\n{first}, recall per predicate\n{predicate_table(results['tasks'][first])}")
     print(f"\nwritten to {path}")
-    if config.eval.report:
-        diagnoses = {s: {t: x.diagnosis for t, x in tasks.items()} for s, tasks in table.items()}
-        write_report(report, results, diagnoses, shown, f"{config.name} in {workdir.name}")
-        print(f"report: {report}")
+
+
+def _report(
+    results: dict, table: BySplit, shown: list[Example], title: str, workdir: epath.Path
+) -> None:
+    path = workdir / "report.html"
+    diagnoses = {s: {t: x.diagnosis for t, x in tasks.items()} for s, tasks in table.items()}
+    write_report(path, results, diagnoses, shown, title, "LinkNet")
+    print(f"report: {path}")

@@ -23,18 +23,15 @@ from ml_collections import ConfigDict
 from linknet_jax import checkpoints, parallel, settings, validation
 from linknet_jax import config as configs
 from linknet_jax.baselines import evaluate_baselines
+from linknet_jax.command import exit_status
 from linknet_jax.evaluate import evaluate
 from linknet_jax.train import train
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status. A wrong input is a message, not a traceback."""
-    try:
-        run(list(sys.argv if argv is None else argv))
-    except (ValueError, OSError, FloatingPointError, ImportError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Runs the command; returns its exit status."""
+    wrong_input = (ValueError, OSError, FloatingPointError, ImportError, flags.Error)
+    return exit_status(lambda: run(list(sys.argv if argv is None else argv)), wrong_input)
 
 
 def run(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 from ml_collections import ConfigDict
 
 from linknet_jax import data, parallel, validation
@@ -41,6 +41,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
     mesh = parallel.create_mesh()
     train_data, val_data = data.build(config, "train"), data.build(config, "val")
     task = create_task(config, train_data)
+    seen = statistics.predicate_counts(train_data.annotations, task.num_predicates)
     options, keep = config.train, config.checkpoint.keep
     size, last = options.batch_size, options.steps
     with Preemption() as signals, Checkpoints(workdir, config.eval.metric, keep) as saved:
@@ -68,7 +69,9 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
                     writer.progress(step, {name: float(x) for name, x in values.items()})
                 metrics = None
                 if evaluating:
-                    state, metrics = validate(state, config, task, predict, val_data, mesh, writer)
+                    state, metrics = validate(
+                        state, config, task, predict, val_data, seen, mesh, writer
+                    )
                 if saving:
                     saved.save(step, items(state, config), metrics, about(config, train_data))
                 if stop and step < last:
@@ -164,14 +167,18 @@ def validate(
     task: SceneGraphClassification,
     predict: Predict,
     dataset: data.Dataset,
+    training: Int[np.ndarray, "p"],
     mesh: Mesh,
     writer: Writer,
 ) -> tuple[TrainState, dict]:
-    """Scores the validation split and lets the plateau and early-stop rules see the result."""
+    """Scores the validation split and lets the plateau and early-stop rules see the result.
+
+    `training` counts the relations of each predicate in training.
+    """
     params = states.eval_params(state.params, state.ema, config)
     variables = {"params": params, **state.constants}
     sums = evaluate_split(predict, task, variables, dataset, "val", mesh)[MODEL]
-    scores = sums.compute(dataset.vocabulary)
+    scores = sums.compute(dataset.vocabulary, training)
     metrics = {name: x for name, x in scores.items() if isinstance(x, float)}
     if config.eval.metric not in metrics:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from linknet_jax.config import get_default
 from linknet_jax.types import FREE_PREDICTIONS, Vocabulary
 
 CHOICES = {
@@ -138,8 +139,12 @@ def check_devices(config: ConfigDict, devices: int, training: bool) -> None:
 
 
 def check_same_run(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> None:
-    """ValueError that lists what a rerun changed and may not; train.steps may only grow."""
-    changed = _changes(stored, config, free)
+    """ValueError that lists what a rerun changed and may not; train.steps may only grow.
+
+    A setting that the stored run does not know yet had what is its default now.
+    """
+    known = flatten(stored)
+    changed = _changes(flatten(get_default(config.task).to_dict()) | known, config, free)
     before, now = changed.get("train.steps", (0, 0))
     if now > before:
         del changed["train.steps"]
@@ -176,7 +181,7 @@ def check_same_vocabulary(stored: Vocabulary, found: Vocabulary, name: str) -> N
 
 
 def _changes(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> dict[str, tuple]:
-    old, new = flatten(stored), flatten(config.to_dict())
+    old, new = flatten(stored), flatten(config.to_dict())  # flat trees stay as they are
     return {
         key: (old.get(key, "(absent)"), new.get(key, "(absent)"))
         for key in sorted(old.keys() | new.keys())

@@ -127,7 +127,7 @@ def test_predicates_largest_gain_first(tmp_path):
         ("predictions_kept", 70, 'not comparable: predictions_kept is {"constrained": "all pairs"'),
         ("predicates", 50, "not comparable (mR, F1, groups): predicates is {"),
         ("images_skipped", 1, None),
-        ("groups", "other", None),
+        ("groups", "other", "not comparable (head, body, tail): groups is thirds of the"),
     ],
 )
 def test_protocol_is_said_first(tmp_path, key, value, said):

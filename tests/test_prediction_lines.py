@@ -148,6 +148,14 @@ def test_every_float32_and_float64_survives_the_text(tmp_path):
     assert table[0].boxes.tobytes() == boxes.tobytes()
 
 
+def test_compressed_lines_do_not_hold_the_time(tmp_path, monkeypatch):
+    contents = set()
+    for now in (1e9, 1.5e9):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        contents.add(write(tmp_path / f"{now}.jsonl.gz", [line()]).read_bytes())
+    assert len(contents) == 1
+
+
 def line(image_id=1, labels=("man", "zebra"), predicate="p1", **scores):
     box = [0, 0, 1, 1]
     return {

@@ -1,17 +1,19 @@
-"""Published rows, confusion, labels and SVG, each alone."""
+"""Published rows, confusion and its matrix, labels and SVG, each alone."""
 
 from __future__ import annotations
 
 import collections
 import re
 
+import fake_results
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from linknet_jax.report import published
 from linknet_jax.report.confusion import calibration_error, confusion, mistakes
-from linknet_jax.report.labels import shorten
+from linknet_jax.report.heatmap import POINTS, confusion_matrix
+from linknet_jax.report.labels import EM, shorten
 from linknet_jax.report.svg import inline
 
 
@@ -66,6 +68,14 @@ def test_confusion_counts_what_is_not_shown():
     assert first.columns == ("of", "(other)", "(none)")
     np.testing.assert_allclose(first.shares, [[0.2, 0.55, 0.25]])
     assert mistakes(diagnosis, 2) == [("of", "in", 8, 0.4), ("of", "on", 3, 0.15)]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_labels_of_few_predicates_are_not_cut(number):
+    drawn = confusion_matrix(fake_results.diagnosis(("on", "has", "of")[:number], images=2), "few")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawn)[1])
+    ((middle, text),) = re.findall(r'x="([\d.]+)"[^>]*>(100 %[^<]*)<', drawn)
+    assert float(middle) + 0.5 * 72 * EM * POINTS * len(text) < width
 
 
 def test_calibration_error_is_the_mean_gap():

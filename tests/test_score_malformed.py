@@ -241,3 +241,13 @@ def test_valid_files_are_scored(tmp_path):
     for task in ("predcls", "sgcls", "sgdet"):
         assert run(tmp_path, valid(), task) == 0
         assert json.loads((tmp_path / "metrics.json").read_text())["R@20"] == 1
+
+
+@pytest.mark.parametrize("corners", [[5, 5, 5, 9], [-3, -2.5, -3, -2.5], [0, 0, 10**5, 10**5]])
+def test_boxes_without_width_or_outside_the_image_are_scored(tmp_path, corners):
+    files = valid()
+    for key in (T, P):
+        files[key] = files[key].replace(json.dumps(BOXES[0]).encode(), json.dumps(corners).encode())
+    for task in ("predcls", "sgcls", "sgdet"):
+        assert run(tmp_path, files, task) == 0
+        assert json.loads((tmp_path / "metrics.json").read_text())["R@20"] == 1

@@ -3,6 +3,7 @@ from linknet_jax.metrics import table
 
 def test_tables():
     predcls = {"R@1": 0.0, "R@3": 0.75, "ng-R@1": 0.0, "ng-R@3": 0.5, "mR@1": 0.0, "mR@3": 0.2}
+    predcls["counts"] = {"images": 7}
     results = {
         "step": 2000,
         "split": "val",
@@ -22,6 +23,9 @@ def test_tables():
     ]
     assert lines[2].split()[2:] == ["0.00", "75.00", "-", "50.00", "0.00", "20.00"]
     assert len({len(line) for line in lines[1:]}) == 1
+    results["baselines"]["FREQ"]["predcls"] = predcls | {"counts": {"images": 5}}
+    last = table.results_table(results).splitlines()[-1]
+    assert last == "predcls FREQ: scored on 5 images, LinkNet on 7"
 
 
 def test_predicate_table_starts_with_the_most_frequent():

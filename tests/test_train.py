@@ -173,7 +173,7 @@ def test_metrics_do_not_depend_on_devices(overfitted):
 
 def sums(metrics):
     """What `evaluate_split` returns where the metrics are these."""
-    return {"model": types.SimpleNamespace(compute=lambda vocabulary: metrics)}
+    return {"model": types.SimpleNamespace(compute=lambda vocabulary, training: metrics)}
 
 
 class Silent:
@@ -187,7 +187,7 @@ def test_no_step_compiles_again(overfitted, monkeypatch):
     mesh, val = make_mesh(1), types.SimpleNamespace(vocabulary=None)
     monkeypatch.setattr(train, "evaluate_split", lambda *_: sums({"R@20": 0.25, "n": 3}))
     state = jax.device_put(state, parallel.replicated(mesh))
-    state, metrics = train.validate(state, task.config, task, None, val, mesh, Silent())
+    state, metrics = train.validate(state, task.config, task, None, val, None, mesh, Silent())
     assert metrics == {"R@20": 0.25} and float(state.control.best) == 0.25
     step(state, batch)
     assert step._cache_size() == 1

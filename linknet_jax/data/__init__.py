@@ -70,7 +70,9 @@ class Dataset:
 
     def batches_of(self, indices: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """These images, in this order; `example_mask` is False for the filler."""
-        order = evaluation_indices(len(indices), batch_size) if len(indices) else ()
+        if not len(indices):
+            return iter(())
+        order = evaluation_indices(len(indices), batch_size)
         chosen = np.append(np.asarray(indices, int), FILLER)  # -1 in `order` takes the last
         draws = (Draw(chosen[x], np.zeros_like(x), np.zeros(len(x), bool)) for x in order)
         return self._loader.batches(self._source, self._config, draws, seed=0)

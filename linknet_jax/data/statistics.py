@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from linknet_jax.ops import boxes as box_ops
 from linknet_jax.types import Annotation, Vocabulary
@@ -40,6 +40,16 @@ def count(
 def _candidates(boxes: np.ndarray, overlap: bool) -> np.ndarray:
     touching = box_ops.overlaps(boxes) if overlap else np.zeros((len(boxes),) * 2, bool)
     return touching if touching.any() else ~np.eye(len(boxes), dtype=bool)
+
+
+def predicate_counts(
+    annotations: Iterable[Annotation], num_predicates: int
+) -> Int[np.ndarray, "p"]:
+    """Relations of each predicate, duplicates too."""
+    counts = np.zeros(num_predicates, np.int64)
+    for annotation in annotations:
+        np.add.at(counts, annotation.relations[:, 2], 1)
+    return counts
 
 
 def triplets(annotations: Iterable[Annotation]) -> set[tuple[int, int, int]]:

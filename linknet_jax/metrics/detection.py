@@ -65,7 +65,7 @@ def _precision(truth: Rows, detected: Rows) -> Float[np.ndarray, "10"]:
     images = np.union1d(truth[:, 0], detected[:, 0]).astype(int).tolist()
     sets = [_coco(rows, images) for rows in (truth, detected)]
     run = COCOeval_faster(*sets, "bbox", print_function=lambda *_: None)
-    run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+    run.params.areaRng, run.params.areaRngLbl = [[0, 1e20]], ["all"]
     run.params.maxDets = [MOST]
     run.evaluate()
     run.accumulate()

@@ -69,7 +69,7 @@ class SceneGraphMetrics:
         relations, and those without predictions where `missing` is skip.
 
         Raises:
-          ValueError: in PredCls and SGCls, if boxes are given but not the annotated ones.
+          ValueError: in PredCls and SGCls, if boxes are given, but not one for each annotated.
         """
         related, empty = bool(len(annotation.relations)), not int(prediction.count)
         scored = related and not (empty and self.missing == "skip")

@@ -40,13 +40,15 @@ def recalls(sums: Sums, ks: Mapping[int, int]) -> dict[str, float | None]:
     """
     images, unseen_images = sums["images"][0], sums["zero_shot_images"][0]
     recall, unseen = sums.fractions("recall"), sums.fractions("zero_shot")
-    by_predicate = _recall_by_predicate(sums).mean(axis=-1)
+    by_predicate = _recall_by_predicate(sums)
     result = {}
     for k, i in ks.items():
         for j, prefix in enumerate(PREFIXES):
             kept = _is_kept(j, k)
             result[f"{prefix}R@{k}"] = _mean(recall[j, i], images) if kept else None
-            result[f"{prefix}mR@{k}"] = float(by_predicate[j, i]) if images and kept else None
+            result[f"{prefix}mR@{k}"] = (
+                float(by_predicate[j, i].mean()) if images and kept else None
+            )
             result[f"{prefix}zR@{k}"] = _mean(unseen[j, i], unseen_images) if kept else None
         result[f"F1@{k}"] = _harmonic_mean(result[f"R@{k}"], result[f"mR@{k}"])
     return result

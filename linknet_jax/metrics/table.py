@@ -21,7 +21,21 @@ def results_table(results: dict, model: str = "LinkNet") -> str:
         for name, metrics in methods.items():
             if task in metrics:
                 rows.append([task, name, *(percent(metrics[task].get(key)) for key in header)])
-    return "\n".join([_title(results), *align(rows, left=2)])
+    return "\n".join([_title(results), *align(rows, left=2), *_fewer_images(methods, model)])
+
+
+def _fewer_images(methods: dict[str, dict], model: str) -> list[str]:
+    """Methods scored on other images than the model, as `missing` = skip can bring about."""
+    images = {
+        (task, name): metrics["counts"]["images"]
+        for name, tasks in methods.items()
+        for task, metrics in tasks.items()
+    }
+    return [
+        f"{task} {name}: scored on {count} images, {model} on {images[task, model]}"
+        for (task, name), count in images.items()
+        if count != images[task, model]
+    ]
 
 
 def predicate_table(metrics: dict) -> str:

@@ -25,6 +25,7 @@ def rank_triplets(
     pair_scores = label_scores[:, None] * label_scores[None, :]
     probabilities = jax.nn.softmax(predicate_logits.astype(jnp.float32))[..., 1:]
     scores = jnp.where(pair_mask[..., None], probabilities * pair_scores[..., None], -jnp.inf)
+    scores = jax.lax.optimization_barrier(scores)  # both rankings see the same bits
     best = scores.reshape(n * n, classes)
     order = jnp.argsort(-best.max(-1), stable=True)
     free_scores, flat = jax.lax.top_k(scores.ravel(), min(free, scores.size))

@@ -7,13 +7,14 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
 from linknet_jax.atomic import replacing
 
 LONGEST = 32 * 2**20  # bytes of a line: an image of 500 boxes with a relation for every pair fits
+CHUNK = 2**20
 
 
 def read_lines(path: epath.Path) -> Iterator[tuple[int, Any, str]]:
@@ -37,8 +38,7 @@ def _lines(path: epath.Path) -> Iterator[bytes]:
             file = stack.enter_context(gzip.open(file))
         number = 0
         try:
-            while line := file.readline(LONGEST + 1):
-                number += 1
+            for number, line in enumerate(_split(file), 1):
                 if len(line) > LONGEST:
                     raise ValueError(
                         f"{path}, line {number}: has more than {LONGEST} bytes, beginning with "
@@ -49,6 +49,18 @@ def _lines(path: epath.Path) -> Iterator[bytes]:
             raise ValueError(
                 f"{path}, after line {number}: is no complete gzip file: {wrong}; copy it again"
             ) from wrong
+
+
+def _split(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines, or what there is of one that is too long; files of a bucket have no readline(size)."""
+    rest = b""
+    while chunk := file.read(CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > LONGEST:
+            break
+    if rest:
+        yield rest
 
 
 @contextlib.contextmanager

@@ -181,8 +181,11 @@ def _boxes_and_prediction(
         raise ValueError(f"{place}: must be an object, got {shown(entry)}; {REMEDY}")
     boxes, labels, scores, pairs, probabilities = _arrays(place, entry, vocabulary)
     pairs, rows = _unique_pairs(place, pairs)
-    apart = pairs[:, 0] != pairs[:, 1]  # [0, 0] stands there for "no pair"
-    pairs, foreground = pairs[apart], probabilities[rows[apart], 1:]
+    apart = pairs[:, 0] != pairs[:, 1]
+    kept = (
+        apart if apart.any() else ~apart
+    )  # [0, 0] alone stands for "no pair", and is scored there
+    pairs, foreground = pairs[kept], probabilities[rows[kept], 1:]
     count, kinds = foreground.shape
     predicates = np.tile(np.arange(1, kinds + 1), count)
     triplets = np.column_stack([np.repeat(pairs, kinds, axis=0), predicates])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,7 +44,7 @@ def box_problem(value: Any, form: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
+    return type(value) in (int, float) and not LARGEST < abs(value) < math.inf
 
 
 def check_names(names: Sequence[Any], wrong: Callable[[str], None]) -> tuple[str, ...]:
