@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-
-from linknet_jax import compare, main, score
-from linknet_jax.data import __main__ as data
 
 USAGE = """usage: linknet VERB ...
 
@@ -17,13 +15,20 @@ USAGE = """usage: linknet VERB ...
 """
 
 
+MODULES = {
+    "train": "linknet_jax.main",
+    "eval": "linknet_jax.main",
+    "score": "linknet_jax.score",
+    "compare": "linknet_jax.compare",
+    "data": "linknet_jax.data.__main__",
+}
+
+
 def run() -> int:
     """Runs the verb; returns the exit status."""
     verb, rest = [*sys.argv, ""][1], sys.argv[2:]
-    if verb in ("train", "eval"):
-        return main.main(["linknet", f"--mode={verb}", *rest])
-    tools = {"score": score.main, "compare": compare.main, "data": data.main}
-    if verb in tools:
-        return tools[verb](rest)
-    print(USAGE, file=sys.stderr)
-    return 0 if verb in ("-h", "--help") else 2
+    if verb not in MODULES:
+        print(USAGE, file=sys.stderr)
+        return 0 if verb in ("-h", "--help") else 2
+    command = importlib.import_module(MODULES[verb])  # only then: training's imports take seconds
+    return command.main(["linknet", f"--mode={verb}", *rest] if verb in ("train", "eval") else rest)

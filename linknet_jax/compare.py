@@ -1,4 +1,4 @@
-"""Two evaluations side by side: `linknet compare WORKDIR_A WORKDIR_B`.
+"""Two evaluations side by side: `python -m linknet_jax.compare WORKDIR_A WORKDIR_B`.
 
 Metrics in percent with their difference, then the recall of every predicate, largest gain first.
 A side is a workdir, its results.json, or the metrics.json of `python -m linknet_jax.score`.
@@ -63,7 +63,7 @@ def compare(a: epath.Path, b: epath.Path, k: int = 100) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Prints the comparison; returns the exit status, 2 with a message for wrong inputs."""
     parser = argparse.ArgumentParser(
-        prog="linknet compare",
+        prog="python -m linknet_jax.compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -80,7 +80,7 @@ def _read(path: epath.Path) -> dict[Key, dict]:
     file = path / "results.json" if path.is_dir() else path
     if not file.exists():
         raise ValueError(
-            f"{file} is missing; write it with `linknet eval --workdir DIR`, or name a metrics.json"
+            f"{file} is missing; `python -m linknet_jax.main --mode eval --workdir DIR` writes it"
         )
     try:
         content = json.loads(file.read_text(), parse_constant=_refuse)

@@ -19,13 +19,9 @@ from tqdm import tqdm
 from linknet_jax.atomic import write_json
 from linknet_jax.command import exit_status
 from linknet_jax.data.collection import BACKGROUND, AnnotationTable
-from linknet_jax.data.formats.prediction_lines import (
-    ranked,
-    read_predictions,
-    read_truth,
-)
-from linknet_jax.data.formats.values import shown
-from linknet_jax.data.formats.vg_dicts import read_training_counts, read_vocabulary
+from linknet_jax.data.formats import jsonl, vg_dicts
+from linknet_jax.data.formats.prediction_lines import ranked, read_predictions, read_truth
+from linknet_jax.data.formats.values import read_json, shown
 from linknet_jax.data.statistics import read_triplets
 from linknet_jax.metrics.detection import DetectionMetrics
 from linknet_jax.metrics.scene_graph import TASKS, SceneGraphMetrics
@@ -34,7 +30,7 @@ from linknet_jax.report.page import write_report
 from linknet_jax.types import Annotation, Prediction, Vocabulary
 
 NOTHING = ranked(np.zeros(0, int), np.zeros(0), np.zeros((0, 3), int), np.zeros(0))
-NEAR = 2.0  # pixels by which a given box may differ, for those who resized it and back
+TOLERANCE = 2.0  # pixels by which a given box may differ, for those who resized it and back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +53,10 @@ def read(path: epath.Path, vocabulary: epath.Path | None = None) -> Truth:
     """The ground truth of a file; ValueError for the first line that is wrong."""
     if vocabulary is None:
         return Truth(path, *read_truth(path, None), "", None)
-    names, source = read_vocabulary(vocabulary), str(vocabulary)
-    return Truth(
-        path, *read_truth(path, names, source), source, read_training_counts(vocabulary, names)
-    )
+    lists = "objects" in read_json(vocabulary, dict)  # as `data convert --format jsonl` writes it
+    names = (jsonl if lists else vg_dicts).read_vocabulary(vocabulary)
+    training = vg_dicts.read_training_counts(vocabulary, names)
+    return Truth(path, *read_truth(path, names, str(vocabulary)), str(vocabulary), training)
 
 
 def score(truth: Truth, predictions: epath.Path, metrics: SceneGraphMetrics) -> dict:
@@ -69,15 +65,19 @@ def score(truth: Truth, predictions: epath.Path, metrics: SceneGraphMetrics) -> 
     A ground-truth image without a line has no predictions.
     """
     detection = DetectionMetrics() if metrics.task == "sgdet" else None
+    strange = 0
     for annotation, boxes, prediction in _images(truth, predictions, metrics.task):
         metrics.update(annotation, boxes, prediction)
         if detection is not None:
             detection.update(annotation, boxes, prediction)
-    result = metrics.compute(truth.vocabulary, truth.training)
+        strange += (prediction.labels == 0).sum() + (prediction.predicates == 0).sum()
+    source = "vocabulary" if truth.source else "ground truth"
+    result = metrics.compute(truth.vocabulary, truth.training, source)
     if detection is not None:
         result |= detection.compute()
-    if not truth.source:
-        result["protocol"]["predicates"]["source"] = "ground truth"
+    if strange:
+        text = "predicted names do not occur in the ground truth and match nothing"
+        print(f"note: {strange} {text}; --vocabulary tells a wrong name from a rare one")
     return result
 
 
@@ -117,7 +117,7 @@ def _given_problem(
     rule = f"but {task} is given the annotated objects in their order; write those, or score sgdet"
     if len(boxes) != len(truth.boxes):
         return f"{len(boxes)} objects for {len(truth.boxes)} annotated ones, {rule}"
-    for k in np.flatnonzero(np.abs(boxes - truth.boxes).max(axis=1) > NEAR):
+    for k in np.flatnonzero(np.abs(boxes - truth.boxes).max(axis=1) > TOLERANCE):
         return f"object {k}, box {boxes[k].tolist()} for {truth.boxes[k].tolist()}, {rule}"
     for k in np.flatnonzero(prediction.labels != truth.labels) if task == "predcls" else ():
         known, found = (names.objects[x[k]] for x in (truth.labels, prediction.labels))
@@ -133,6 +133,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(a: argparse.Namespace) -> None:
+    for flag, path in (("output", a.output), ("report", a.report)):
+        if path and path.is_dir():
+            raise ValueError(f"--{flag} {path} is a folder; name a file in it")
     truth = read(a.ground_truth, a.vocabulary)
     closed = bool(truth.source)
     unseen = read_triplets(a.zero_shot, truth.vocabulary, closed) if a.zero_shot else None
@@ -145,10 +148,22 @@ def _run(a: argparse.Namespace) -> None:
     write_json(a.output, result)
     if a.report:
         diagnoses = {a.split: {a.task: metrics.diagnosis(truth.vocabulary)}}
-        write_report(a.report, results, diagnoses, (), str(a.predictions))
+        name = a.predictions.name
+        write_report(a.report, results, diagnoses, (), name, name)
     print(results_table(results, a.predictions.name))
     print(f"\n{a.task}, recall per predicate\n{predicate_table(result)}")
-    print("\nwritten to", " and ".join(str(x) for x in (a.output, a.report) if x))
+    print(f"\n{_counted(result['counts'], a.missing)}")
+    print("written to", " and ".join(str(x) for x in (a.output, a.report) if x))
+
+
+def _counted(counts: dict, missing: str) -> str:
+    """How many images the numbers are of, and what became of the others."""
+    left_out = " (left out)" if missing == "skip" else " (counted as 0)"
+    return (
+        f"{counts['images']} images scored; without predictions: "
+        f"{counts['without_predictions']}{left_out * bool(counts['without_predictions'])}; "
+        f"without relations, left out: {counts['skipped_without_relations']}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,23 +177,27 @@ def _parser() -> argparse.ArgumentParser:
     add("--ground_truth", required=True, type=file, help="JSON Lines, .gz or plain")
     add("--predictions", required=True, type=file, help="JSON Lines, .gz or plain")
     add("--output", required=True, type=file, help="the metrics as JSON")
-    add("--vocabulary", type=file, help="VG-SGG-dicts.json; default: names in the ground truth")
-    add("--zero_shot", type=file, help="JSON list of [subject, predicate, object] for zR@K")
-    add("--iou", choices=("inclusive", "exclusive"), default="inclusive", help="of end pixels")
-    add("--frame", choices=("original", "1024"), default="original", help="1024: as Motifs")
-    add("--missing", choices=("zero", "skip"), default="zero", help="images without predictions")
-    add("--ks", type=_numbers, default=(20, 50, 100), help="K of R@K, joined by commas")
-    add("--split", default="test", help="name of the split, for the protocol")
-    add("--report", type=file, help="also write an HTML report")
+    text = "VG-SGG-dicts.json or vocabulary.json; without it: the names in the ground truth"
+    add("--vocabulary", type=file, help=text)
+    add("--zero_shot", type=file, help="JSON list of [subject, predicate, object], for zR@K")
+    text = "whether a box's size counts both end pixels (default: inclusive)"
+    add("--iou", choices=("inclusive", "exclusive"), default="inclusive", help=text)
+    text = "pixels of IoU; 1024: the longer side has 1024, as in Motifs (default: original)"
+    add("--frame", choices=("original", "1024"), default="original", help=text)
+    text = "images without predictions count as zero or are left out (default: zero)"
+    add("--missing", choices=("zero", "skip"), default="zero", help=text)
+    add("--ks", type=_numbers, default=(20, 50, 100), help="K of R@K (default: 20,50,100)")
+    add("--split", default="test", help="name of the split, for the protocol (default: test)")
+    add("--report", type=file, help="also write an HTML report to this file")
     return parser
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        rule = "must be whole numbers joined by commas, as 20,50,100"
-        raise argparse.ArgumentTypeError(f"{text!r} {rule}") from error
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        rule = "must be whole numbers from 1, joined by commas, as 20,50,100"
+        raise argparse.ArgumentTypeError(f"{text!r} {rule}")
+    return tuple(int(part) for part in parts)
 
 
 if __name__ == "__main__":

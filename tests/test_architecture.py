@@ -50,7 +50,7 @@ ALLOWED = {
     "train_step": TASKS | {"tasks", "state", "parallel"},
     "train": TASKS | STATE | {"tasks", "state", "eval_loop", "train_step", "preemption"},
     "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
-    "cli": {"main", "data", "score", "compare"},
+    "cli": set(),
 }
 
 

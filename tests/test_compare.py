@@ -219,7 +219,7 @@ def change(path, value):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"x\.json is missing; write it with `linknet eval"),
+        (None, r"x\.json is missing; `python -m linknet_jax.main --mode eval"),
         ("", r"x\.json is no JSON file: Expecting value"),
         ("{", r"x\.json is no JSON file"),
         ("[" * 100_000, r"x\.json is no JSON file: maximum recursion"),

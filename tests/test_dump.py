@@ -71,7 +71,8 @@ class Split:
 
 def test_truth(tmp_path):
     folder = epath.Path(tmp_path)
-    dump.write_truth(folder, "val", Split, scoring.UNSEEN, scoring.TRAINING)
+    dump.write_truth(folder, "val", Split, scoring.UNSEEN)
+    dump.write_classes(folder, scoring.NAMES, scoring.TRAINING)
     names = read_vocabulary(folder / "dicts.json")
     assert names == scoring.NAMES
     np.testing.assert_array_equal(

@@ -173,7 +173,7 @@ def test_a_list_of_zero_shot_triplets(config, tmp_path):
 )  # fmt: skip
 def test_wrong_lists(config, tmp_path, rows):
     config = changed(config, zero_shot=listed(tmp_path, rows))
-    with pytest.raises(ValueError, match=r"triplets.json: must be a JSON list.*mend the file"):
+    with pytest.raises(ValueError, match=r"triplets.json: .*\[subject, predicate, object\].*mend the file"):
         Training(config, evaluated_splits(config))
     with pytest.raises(ValueError, match=r"absent.json: must be a JSON list"):
         Training(changed(config, zero_shot=str(tmp_path / "absent.json")), {})

@@ -155,9 +155,7 @@ def test_scored_dump_equals_the_evaluation(undisturbed, tmp_path):
             assert json.loads(output.read_text()) == expected
     assert results["tasks"]["predcls"]["R@20"] > 0 and len(splits["val"]) == 2
     assert results["tasks"]["sgcls"]["protocol"]["zero_shot_triplets"] > 0
-    names = [f"{x}.jsonl.gz" for x in ("test", "val", "sgcls_test", "predcls_test", "sgcls_val")]
-    names += ["predcls_val.jsonl.gz", "dicts.json", "zero_shot_test.json", "zero_shot_val.json"]
-    assert {x.name for x in folder.iterdir()} == set(names)  # no part is left
+    assert not [x for x in folder.iterdir() if ".part" in x.name]
 
 
 def test_report_of_a_run(undisturbed):
@@ -453,4 +451,4 @@ def test_console_script(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["linknet", "fly"])
     assert cli.run() == 2 and "usage: linknet" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["linknet", "eval"])
-    assert cli.run() == 1 and "needs --workdir" in capsys.readouterr().err
+    assert cli.run() == 2 and "needs --workdir" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Float, Int
 
 from linknet_jax.ops import boxes as box_ops
-from linknet_jax.types import Annotation, Vocabulary
+from linknet_jax.types import Annotation, Triplets, Vocabulary
 
 
 def count(
@@ -61,30 +61,45 @@ def triplets(annotations: Iterable[Annotation]) -> set[tuple[int, int, int]]:
     return found
 
 
-def read_triplets(
-    path: str | epath.Path, vocabulary: Vocabulary, closed: bool = True
-) -> set[tuple]:
+def read_triplets(path: str | epath.Path, vocabulary: Vocabulary, closed: bool = True) -> Triplets:
     """(subject class, predicate, object class) of a JSON list of such names.
 
-    ValueError for a file that is none and, where the vocabulary is `closed`, for unknown names;
-    else those stay names, which nothing annotated equals.
+    Where the vocabulary is not `closed`, names that it lacks stay names, which nothing annotated
+    equals. ValueError for a file that is none, for unknown names where it is closed, and for a list
+    of which no triplet has known names.
     """
-    objects, predicates = vocabulary.objects, vocabulary.predicates
-    index = [{name: k for k, name in enumerate(names)} for names in (objects, predicates, objects)]
+    objects, predicates = ({n: k for k, n in enumerate(x)} for x in
+                           (vocabulary.objects, vocabulary.predicates))  # fmt: skip
+    index = (objects, predicates, objects)
+    triplets = set()
+    for row in _rows(path):
+        unknown = [n for n, where in zip(row, index, strict=True) if n not in where]
+        if unknown and closed:
+            raise ValueError(
+                f"{path}: {unknown[0]!r} of {row} is not in the vocabulary; a triplet is "
+                "[subject, predicate, object]; mend the file or name another"
+            )
+        triplets.add(tuple(where.get(n, n) for n, where in zip(row, index, strict=True)))
+    if triplets and not any(all(type(x) is int for x in row) for row in triplets):
+        raise ValueError(
+            f"{path}: none of its {len(triplets)} triplets has names that occur in the ground "
+            "truth; a triplet is [subject, predicate, object]; name another file"
+        )
+    return triplets
+
+
+def _rows(path: str | epath.Path) -> list[list[str]]:
+    form = "must be a JSON list of [subject, predicate, object], each a name"
     try:
         rows = json.loads(epath.Path(path).read_text())
-        return {
-            tuple(
-                where[name] if closed else where.get(str(name), str(name))
-                for where, name in zip(index, row, strict=True)
-            )
-            for row in rows
-        }
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: must be a JSON list of [subject, predicate, object], names of the data set "
-            f"({type(error).__name__}: {error}); mend the file or name another"
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {form}: {error}; mend the file or name another") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: {form}, got {rows!r:.60}; mend the file or name another")
+    for row in rows:
+        if not (isinstance(row, list) and len(row) == 3 and all(type(x) is str for x in row)):
+            raise ValueError(f"{path}: {form}, got {row!r:.60}; mend the file or name another")
+    return rows
 
 
 def log_frequencies(

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 import numpy as np
 from etils import epath
 
-from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, Finding, pack
+from linknet_jax.data.collection import (
+    SPLITS,
+    AnnotationTable,
+    Collection,
+    Finding,
+    pack,
+    raise_errors,
+)
 from linknet_jax.data.formats.graph_lines import Names, annotation_problem, place
 from linknet_jax.data.formats.lines import line_writer, read_lines
 from linknet_jax.data.formats.values import check_names, error, read_json, shown, stored_name
@@ -83,6 +90,14 @@ def _listed(path: epath.Path, findings: list[Finding]) -> tuple[Names, Names]:
         result.append(Names(check_names(names, wrong.append), VOCABULARY))
         findings += [error(path, key, text) for text in wrong]
     return tuple(result)
+
+
+def read_vocabulary(path: epath.Path) -> Vocabulary:
+    """The classes of a vocabulary.json; ValueError where it is none."""
+    findings: list[Finding] = []
+    names = _listed(path, findings)
+    raise_errors(findings)
+    return Vocabulary(*(n.sorted()[0] for n in names))
 
 
 def _annotations(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from etils import epath
@@ -18,7 +18,7 @@ from linknet_jax.data.formats.graph_lines import (
 from linknet_jax.data.formats.jsonl import annotation_of, with_sorted_names
 from linknet_jax.data.formats.lines import read_lines
 from linknet_jax.data.formats.values import shown
-from linknet_jax.types import FREE_PREDICTIONS, Annotation, Prediction, Vocabulary
+from linknet_jax.types import FREE_PREDICTIONS, Prediction, Vocabulary
 
 
 def read_truth(
@@ -31,20 +31,8 @@ def read_truth(
     """
     listed = (vocabulary.objects, vocabulary.predicates) if vocabulary else (None, None)
     names = tuple(Names(x, source) for x in listed)
-    table = pack(_annotations(path, names))
-    if not len(table):
-        raise ValueError(f"{path}: has no line; write one annotated image a line")
+    table = pack(annotation_of(x, *names) for _, x in _records(path, annotation_problem, names))
     return with_sorted_names(table, *names), Vocabulary(*(n.sorted()[0] for n in names))
-
-
-def _annotations(path: epath.Path, names: tuple[Names, Names]) -> Iterator[Annotation]:
-    seen: dict = {}
-    for number, record, problem in read_lines(path):
-        problem = problem or annotation_problem(record, *names)
-        problem = problem or _corner_problem(record["objects"]) or _repeated(seen, record, number)
-        if problem:
-            raise ValueError(f"{path}, {place(number, record)}: {problem}")
-        yield annotation_of(record, *names)
 
 
 def read_predictions(
@@ -58,15 +46,23 @@ def read_predictions(
     """
     listed = (vocabulary.objects, vocabulary.predicates)
     names = tuple(Names(x, source) for x in listed)
+    for number, record in _records(path, prediction_problem, names):
+        yield number, record["image_id"], _boxes(record["objects"]), _prediction(record, *names)
+
+
+def _records(
+    path: epath.Path, problem_of: Callable[..., str], names: tuple[Names, Names]
+) -> Iterator[tuple[int, dict]]:
+    """(line, record) of every line; ValueError for the first that is wrong."""
     seen: dict = {}
     for number, record, problem in read_lines(path):
-        problem = problem or prediction_problem(record, *names)
+        problem = problem or problem_of(record, *names)
         problem = problem or _corner_problem(record["objects"]) or _repeated(seen, record, number)
         if problem:
             raise ValueError(f"{path}, {place(number, record)}: {problem}")
-        yield number, record["image_id"], _boxes(record["objects"]), _prediction(record, *names)
+        yield number, record
     if not seen:
-        raise ValueError(f"{path}: has no line; write one predicted image a line")
+        raise ValueError(f"{path}: has no line; write one image a line")
 
 
 def _repeated(seen: dict, record: dict, number: int) -> str:
