@@ -136,6 +136,8 @@ def _run(a: argparse.Namespace) -> None:
     for flag, path in (("output", a.output), ("report", a.report)):
         if path and path.is_dir():
             raise ValueError(f"--{flag} {path} is a folder; name a file in it")
+        if path in (a.ground_truth, a.predictions, a.vocabulary, a.zero_shot) and path:
+            raise ValueError(f"--{flag} {path} is one of the files to be read; name another")
     truth = read(a.ground_truth, a.vocabulary)
     closed = bool(truth.source)
     unseen = read_triplets(a.zero_shot, truth.vocabulary, closed) if a.zero_shot else None

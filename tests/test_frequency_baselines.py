@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import reference
+import reference_metrics
 from conftest import SHARED
 from etils import epath
 
@@ -85,13 +86,15 @@ def expected(train, images, overlap, unseen):
             seen = foreground[a.labels[s], a.labels[o]]
             absent = background[a.labels[s], a.labels[o]] + 1
             probabilities[s, o] = seen / (seen.sum() + absent)
-            apart = reference.box_iou(a.boxes[s], a.boxes[o], True) == 0
+            apart = reference_metrics.box_iou(a.boxes[s], a.boxes[o], True) == 0
             allowed[s, o] = s != o and seen.any() and not (overlap and apart)
         best, free = reference.ranked_triplets(np.ones(n), probabilities, allowed)
         rows.append((a, a.boxes, a.labels, best, free))
     kinds = [int(p) for a in train for p in a.relations[:, 2]]
     training = [kinds.count(p) for p in range(len(PREDICATES))]
-    return reference.scene_graph_metrics(rows, len(PREDICATES), KS, unseen, training=training)
+    return reference_metrics.scene_graph_metrics(
+        rows, len(PREDICATES), KS, unseen, training=training
+    )
 
 
 @pytest.mark.parametrize("frame", ["original", "1024"])
@@ -173,7 +176,9 @@ def test_a_list_of_zero_shot_triplets(config, tmp_path):
 )  # fmt: skip
 def test_wrong_lists(config, tmp_path, rows):
     config = changed(config, zero_shot=listed(tmp_path, rows))
-    with pytest.raises(ValueError, match=r"triplets.json: .*\[subject, predicate, object\].*mend the file"):
+    with pytest.raises(
+        ValueError, match=r"triplets.json: .*\[subject, predicate, object\].*mend the file"
+    ):
         Training(config, evaluated_splits(config))
     with pytest.raises(ValueError, match=r"absent.json: must be a JSON list"):
         Training(changed(config, zero_shot=str(tmp_path / "absent.json")), {})

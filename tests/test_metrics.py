@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-import reference
+import reference_metrics as reference
 
 from linknet_jax.metrics.baselines import rank
 from linknet_jax.metrics.scene_graph import CURVE, TASKS, SceneGraphMetrics

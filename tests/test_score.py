@@ -51,7 +51,7 @@ def renamed(image, objects, predicates):
     return dataclasses.replace(image, annotation=truth, prediction=prediction)
 
 
-def expected(content, task, closed, unseen=None, **settings):
+def expected(content, task, closed, unseen=None, training=TRAINING, **settings):
     """What the command should write, by the metrics' own functions on the arrays."""
     names = NAMES
     if not closed:
@@ -65,7 +65,7 @@ def expected(content, task, closed, unseen=None, **settings):
         x = x if x.listed else without_lines(x)
         metrics.update(x.annotation, x.boxes, x.prediction)
         detection.update(x.annotation, x.boxes, x.prediction)
-    result = metrics.compute(names, TRAINING if closed else None)
+    result = metrics.compute(names, training if closed else None)
     result |= detection.compute() if task == "sgdet" else {}
     result["protocol"]["predicates"]["source"] = "vocabulary" if closed else "ground truth"
     return result
@@ -117,6 +117,17 @@ def test_mean_recall_runs_over_the_vocabulary_or_over_what_is_annotated(tmp_path
         assert closed[key] == opened[key]
     assert "under" in closed["per_predicate"] and "under" not in opened["per_predicate"]
     assert "training" in closed["protocol"]["groups"] != opened["protocol"]["groups"]
+
+
+def test_vocabulary_as_lists(tmp_path):
+    """As `data convert --format jsonl` writes it; the relations in training are not known."""
+    content = images("sgcls")
+    paths = store(tmp_path, content) | {"zero_shot": None}
+    lists = {"objects": NAMES.objects[1:], "predicates": NAMES.predicates[1:]}
+    paths["vocabulary"].write_text(json.dumps(lists))
+    assert command("sgcls", tmp_path / "m.json", **paths) == 0
+    expected_values = json.loads(json.dumps(expected(content, "sgcls", True, training=None)))
+    assert json.loads((tmp_path / "m.json").read_text()) == expected_values
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -133,6 +133,14 @@ FILES = {
     "list of counts": ((V,), vocabulary(training_predicate_count=[3]), ["'riding' has none"]),
     "part as count": ((V,), vocabulary(training_predicate_count={"on": 1, "riding": 1.5}),
                       ["training_predicate_count must give", "'riding' has none"]),
+    "lists without predicates": ((V,), lambda x: b'{"objects": ["man"]}',
+                                 ["predicates must be a list of names, got None"]),
+    "name twice": ((V,), lambda x: b'{"objects": ["man", "man"], "predicates": ["on"]}',
+                   ["'man', stands twice"]),
+    "number in list": ((V,), lambda x: b'{"objects": [7], "predicates": ["on"]}',
+                       ["objects", "entry 0, 7, must be a name"]),
+    "lists of other names": ((V,), lambda x: b'{"objects": ["man"], "predicates": ["riding"]}',
+                             ["label 'horse' is not in"]),
     "cut triplets": ((Z,), lambda x: x[:-3], ["must be a JSON list of [subject, predicate, obj"]),
     "unknown in triplet": ((Z,), lambda x: x.replace(b"man", b"cow"), ["is not in the", "'cow'"]),
     "pair": ((Z,), lambda x: b'[["man", "horse"]]', ["must be a JSON list of [subject"]),
@@ -247,3 +255,10 @@ def test_boxes_without_width_or_outside_the_image_are_scored(tmp_path, corners):
     for task in ("predcls", "sgcls", "sgdet"):
         assert run(tmp_path, files, task) == 0
         assert json.loads((tmp_path / "metrics.json").read_text())["R@20"] == 1
+
+
+@pytest.mark.parametrize("key", ["ground_truth", "predictions", "vocabulary", "zero_shot"])
+def test_no_input_is_overwritten(tmp_path, capsys, key):
+    assert run(tmp_path, valid(), output=f"{key}.jsonl") == 2
+    assert "is one of the files to be read" in capsys.readouterr().err
+    assert (tmp_path / f"{key}.jsonl").read_bytes() == valid()[key]

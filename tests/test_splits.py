@@ -8,7 +8,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-import reference
+import reference_metrics as reference
 from conftest import SHARED
 from etils import epath
 
