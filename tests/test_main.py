@@ -226,6 +226,16 @@ def test_batch_size_of_the_training_does_not_bind_the_evaluation():
         validation.check_devices(config, 8, training=True)
 
 
+def test_a_stored_run_had_the_default_of_what_it_does_not_know():
+    config = configs.get_default("sgcls")
+    stored = config.to_dict()
+    del stored["eval"]["missing"]
+    validation.check_same_run(stored, config, ())
+    config.eval.missing = "skip"
+    with pytest.raises(ValueError, match=r"eval\.missing=zero  \(now skip\)"):
+        validation.check_same_run(stored, config, ())
+
+
 def test_steps_may_grow(undisturbed, capsys, monkeypatch):
     def step(state, batch):
         raise FloatingPointError(f"after step {state.step}")
