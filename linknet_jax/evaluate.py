@@ -76,7 +76,7 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     if jax.process_index() == 0:
         _write(results, workdir)  # first: nothing that follows may cost them
     if folder is not None:
-        _finish_dump(folder, table, splits, training, {"step": step, **config.eval.to_dict()})
+        _finish_dump(folder, table, splits, training, {**config.eval.to_dict(), "step": step})
     shown: list[Example] = []
     if jax.process_count() == 1:  # a picture needs a prediction, and that needs all processes
 
