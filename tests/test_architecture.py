@@ -21,6 +21,7 @@ ALLOWED = {
     "types": set(),
     "atomic": set(),
     "command": set(),
+    "torch_file": set(),
     "variants": set(),
     "config": {"variants"},
     "ops": {"types"},
