@@ -17,7 +17,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from linknet_jax.ops.nms import class_nms, nms
 
-SETS = 24  # of each kind and size; a multiple of the devices
+SETS = 40  # of each kind and size; a multiple of the devices
 SIZES = [(2, 1), (23, 40), (128, 10), (300, 60)]  # (n, limit)
 THRESHOLDS = (0.3, 0.5, 0.7)
 
@@ -144,11 +144,10 @@ def same(found, expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_definition(kind):
-    for inclusive in (False, True):
-        for threshold, (n, limit) in zip(THRESHOLDS, SIZES[1:], strict=True):
-            data = sets(kind, n)
-            expected = [greedy(*x, threshold, limit, inclusive) for x in zip(*data, strict=True)]
-            same(select(*data, threshold, limit, inclusive), expected)
+    for threshold, (n, limit) in zip((*THRESHOLDS, 0.4), [*SIZES[1:], SIZES[-1]], strict=True):
+        data, inclusive = sets(kind, n), threshold == 0.4
+        expected = [greedy(*x, threshold, limit, inclusive) for x in zip(*data, strict=True)]
+        same(select(*data, threshold, limit, inclusive), expected)
 
 
 @pytest.mark.parametrize("rival", ["onnxruntime", "tensorflow"])
@@ -162,7 +161,7 @@ def test_libraries_keep_the_same(kind, rival):
         same(select(boxes, scores, mask, threshold, limit), expected)
 
 
-@pytest.mark.parametrize(("n", "limit"), [(6000, 1000), (2000, 300), (1025, 2000)])
+@pytest.mark.parametrize(("n", "limit"), [(6000, 1000), (1025, 2000)])
 @pytest.mark.parametrize("kind", ["random", "clustered", "chain"])
 def test_many_boxes(kind, n, limit):
     rng = np.random.default_rng(n)
@@ -174,11 +173,10 @@ def test_many_boxes(kind, n, limit):
     assert list(np.asarray(indices)[np.asarray(valid)]) == expected
 
 
-@pytest.mark.parametrize("tile", [1, 48])
-def test_the_tile_does_not_matter(tile):
+def test_a_tile_that_divides_nothing():
     data = sets("clustered", 130)
     expected = [greedy(*x, 0.5, 50) for x in zip(*data, strict=True)]
-    same(select(*data, 0.5, 50, False, tile), expected)
+    same(select(*data, 0.5, 50, False, 48), expected)
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e30, 0])
@@ -246,10 +244,8 @@ def test_single_images_and_devices_equal_the_batch():
 
 def test_new_values_compile_nothing():
     before = None
-    for threshold, (boxes, scores, mask) in zip(
-        THRESHOLDS, (sets(kind, 97) for kind in ("random", "chain", "identical")), strict=True
-    ):
-        nms(boxes[0], scores[0], mask[0], threshold, 20)
+    for threshold, kind in zip(THRESHOLDS, ("random", "chain", "identical"), strict=True):
+        nms(*[x[0] for x in sets(kind, 300)], threshold, 60, False)
         before = before or nms._cache_size()
     assert nms._cache_size() == before
 

@@ -49,8 +49,12 @@ def intersection(
 ) -> Float[jax.Array | np.ndarray, "*n"]:
     """Area that both boxes cover; `a` and `b` are broadcast."""
     xp = _library(a)
-    low, high = xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:])
-    return xp.prod(xp.maximum(high - low + int(inclusive), 0), axis=-1)
+
+    def side(low: int, high: int):  # a column at a time: XLA vectorises it, [n, m, 2] it does not
+        end, start = xp.minimum(a[..., high], b[..., high]), xp.maximum(a[..., low], b[..., low])
+        return xp.maximum(end - start + int(inclusive), 0)
+
+    return side(0, 2) * side(1, 3)
 
 
 def iou(
@@ -61,7 +65,7 @@ def iou(
     """Intersection over union of every pair; 0 where both boxes are empty."""
     xp = _library(a)
     shared = intersection(a[:, None], b[None], inclusive)
-    areas = [xp.prod(xp.maximum(size(x, inclusive), 0), axis=-1) for x in (a, b)]
+    areas = [intersection(x, x, inclusive) for x in (a, b)]
     total = areas[0][:, None] + areas[1][None, :] - shared
     return xp.where(total > 0, shared / xp.where(total > 0, total, 1), 0)
 

@@ -26,7 +26,7 @@ def nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
     mask: Bool[Array, " n"],
-    threshold: float,
+    threshold: float | Float[Array, ""],
     limit: int,
     inclusive: bool = True,
     *,
@@ -62,7 +62,7 @@ def class_nms(
     boxes: Float[Array, "n c 4"],
     scores: Float[Array, "n c"],
     mask: Bool[Array, "n c"],
-    threshold: float,
+    threshold: float | Float[Array, ""],
     limit: int,
     inclusive: bool = True,
 ) -> Bool[Array, "n c"]:
