@@ -57,6 +57,8 @@ def _data() -> dict:
         "images": "",  # folders of its photographs, joined by commas; "" = found beside the files
         "image_size": 128,  # side of the square network input, pixels
         "max_objects": 10,  # N: boxes an image, padded
+        "detections": "",  # JSON Lines of a detector's boxes and scores, for SGDet
+        "max_detections": 64,  # boxes of a detector an image
         "seed": 0,  # of the synthetic scenes
         "train_images": 4000,  # of the synthetic splits, as test_images
         "test_images": 500,
@@ -73,7 +75,7 @@ def _data() -> dict:
 def _model() -> dict:
     return {
         "visual": True,  # False: boxes and classes only, no pixels
-        "trunk": "small",  # small | vgg16
+        "trunk": "small",  # small | vgg16 | efficientnet_lite0
         "roi_size": 7,  # bins of a pooled region along each side
         "roi_align": "aligned",  # aligned | motifs (A1)
         "roi_chunk": 128,  # RoIs or pairs that go through fc6 and fc7 at once

@@ -13,7 +13,7 @@ from linknet_jax.types import FREE_PREDICTIONS, Vocabulary
 
 CHOICES = {
     "task": ("sgcls", "predcls"),
-    "model.trunk": ("small", "vgg16"),
+    "model.trunk": ("small", "vgg16", "efficientnet_lite0"),
     "model.roi_align": ("aligned", "motifs"),
     "model.row_op": ("softmax", "sigmoid"),
     "model.similarity": ("dot", "euclidean", "euclidean_root"),
@@ -48,7 +48,7 @@ NOT_NEGATIVE = (
     "train.warmup", "train.patience", "train.threshold", "train.cooldown", "train.early_stop",
 )  # fmt: skip
 FRACTIONS = ("model.dropout", "train.ema", "train.decay", "train.momentum")
-STRIDES = {"small": 8, "vgg16": 16}
+STRIDES = {"small": 8, "vgg16": 16, "efficientnet_lite0": 16}
 
 
 def validate(config: ConfigDict) -> None:
@@ -77,8 +77,9 @@ def _relations(config: ConfigDict) -> Iterable[str]:
     stride = STRIDES.get(model.trunk, 1)
     if config.data.image_size < 2 * stride:
         yield f"data.image_size={config.data.image_size}: must be at least {2 * stride}"
-    if config.data.max_objects < 2:
-        yield f"data.max_objects={config.data.max_objects}: must be at least 2, to have pairs"
+    for key in ("data.max_objects", "data.max_detections"):
+        if config[key] < 2:
+            yield f"{key}={config[key]}: must be at least 2, to have pairs"
     if config.data.images_with == "boxes" and config.data.overlap_filter:
         yield "data.overlap_filter=True: drops the images that images_with=boxes keeps"
     if train.batch_size % train.accumulation:

@@ -13,7 +13,7 @@ import tiny
 
 from linknet_jax.config import get_default
 from linknet_jax.models.layers import UnitVarianceLinear
-from linknet_jax.models.trunks import TRUNKS
+from linknet_jax.models.backbones import TRUNKS
 from linknet_jax.state import create_state
 from linknet_jax.tasks import TASKS
 from linknet_jax.validation import CHOICES, STRIDES
@@ -327,5 +327,5 @@ def test_the_projection_starts_with_unit_variance_on_the_valid_rows():
 
 
 def test_validation_knows_the_trunks():
-    assert STRIDES == {name: trunk.stride for name, trunk in TRUNKS.items()}
+    assert STRIDES == {name: trunk.strides[-1] for name, trunk in TRUNKS.items()}
     assert set(CHOICES["model.trunk"]) == set(TRUNKS)

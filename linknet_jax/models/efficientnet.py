@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
+from linknet_jax.models.frozen_norm import FrozenBatchNorm
 from linknet_jax.models.trunks import he_normal
 
 EPSILON = 1e-3
@@ -38,23 +39,6 @@ IN_BLOCK = {
     "project": ("_project_conv", "_bn2"),
 }
 STATISTICS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-
-
-class FrozenBatchNorm(nn.Module):
-    """y = x a + b from the four constants of a trained batch norm; nothing updates them."""
-
-    epsilon: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        """Keeps the dtype of x; no gradient reaches the constants."""
-        initial = {"scale": jnp.ones, "bias": jnp.zeros, "mean": jnp.zeros, "var": jnp.ones}
-        scale, bias, mean, var = (
-            jax.lax.stop_gradient(self.variable("constants", name, init, x.shape[-1:]).value)
-            for name, init in initial.items()
-        )
-        a = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x * a + (bias - mean * a)).astype(x.dtype)
 
 
 class ConvNorm(nn.Module):
@@ -105,16 +89,16 @@ class EfficientNetLite0(nn.Module):
     """
 
     dtype: jnp.dtype = jnp.float32
-    stride = 16
+    strides = (16,)
     channels = 112
 
     @nn.compact
-    def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 112"]:
+    def __call__(self, images: UInt8[Array, "b h w 3"]) -> tuple[Float[Array, "b y x 112"]]:
         x = ((images.astype(jnp.float32) - 127) / 128).astype(self.dtype)
         x = nn.relu6(ConvNorm(32, 3, 2, self.dtype, name="stem")(x))
         for number, shape in enumerate(BLOCKS[:TRUNK_BLOCKS]):
             x = Block(*shape, dtype=self.dtype, name=f"block{number}")(x)
-        return x
+        return (x,)
 
 
 class EfficientNetLite0Top(nn.Module):
@@ -163,7 +147,7 @@ def _shapes() -> dict:
     key, images = jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
     trunk, top = EfficientNetLite0(), EfficientNetLite0Top()
     features, first = jax.eval_shape(trunk.init_with_output, key, images)
-    second = jax.eval_shape(top.init, key, features)
+    second = jax.eval_shape(top.init, key, *features)
     return {name: {"trunk": first[name], "top": second[name]} for name in first}
 
 

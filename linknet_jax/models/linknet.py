@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
+from linknet_jax.models.backbones import TRUNKS
 from linknet_jax.models.box_heads import BoxFeatures
 from linknet_jax.models.global_context import GlobalContext
 from linknet_jax.models.layers import Linear, MaskedBatchNorm, UnitVarianceLinear, fold
+from linknet_jax.models.packed_heads import over_boxes, over_rows
 from linknet_jax.models.relational_embedding import RelationalStack
 from linknet_jax.models.roi_heads import EdgeHead, ObjectHead
-from linknet_jax.models.trunks import TRUNKS
 from linknet_jax.ops import boxes as box_ops
-from linknet_jax.ops.packing import pack, packed_map, unpack
+from linknet_jax.ops.packing import pack
 from linknet_jax.ops.pairs import unordered, upper_triangle
 from linknet_jax.types import SceneGraph
 
@@ -35,7 +36,7 @@ class LinkNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: UInt8[Array, "b h w 3"],
+        images: UInt8[Array, "b h w 3"] | None,
         image_sizes: Float[Array, "b 2"],
         boxes: Float[Array, "b n 4"],
         box_mask: Bool[Array, "b n"],
@@ -44,25 +45,29 @@ class LinkNet(nn.Module):
         label_distribution: Float[Array, "b n c"] | None = None,
         keys: Key[Array, "b"] | None = None,
         train: bool = False,
+        features: tuple[Float[Array, "b y x k"], ...] | None = None,
     ) -> SceneGraph:
         """Object and predicate logits with the paper's intermediates.
 
         `labels` feed the edges where given (PredCls, teacher forcing), else the model's own
         argmax over the foreground. `label_distribution` replaces l_i. `keys`, one an image, turn
-        dropout on. Without `visual`, `images` are ignored and `label_distribution` must be given.
+        dropout on. `features` of the trunk replace `images`. Without `visual`, both are ignored and
+        `label_distribution` must be given.
         """
         config = self.config
         boxes = jnp.where(box_mask[..., None], boxes, jnp.asarray(box_ops.BENIGN_BOX))
-        trunk = TRUNKS[config["trunk"]](dtype=jnp.dtype(config["dtype"]), name="trunk")
+        trunk = TRUNKS[config["trunk"]]
         operands = {"boxes": boxes, "image_sizes": image_sizes}
         context = context_logits = box_logits = None
         if config["visual"]:
-            features = trunk(images)
+            if features is None:
+                features = trunk(dtype=jnp.dtype(config["dtype"]), name="trunk")(images)
             if config["freeze_trunk"]:
                 features = jax.lax.stop_gradient(features)
             operands["features"] = features
-            context, context_logits = self._context(features, image_sizes / trunk.stride)
-            f, box_logits = self._regions(features, boxes, box_mask, keys, trunk.stride)
+            sizes = image_sizes / trunk.strides[-1]
+            context, context_logits = self._context(features[-1], sizes)
+            f, box_logits = self._regions(features, boxes, box_mask, keys, trunk.strides)
         else:
             f = BoxFeatures(config, name="box_features")(boxes, image_sizes)
         if label_distribution is None:
@@ -77,7 +82,7 @@ class LinkNet(nn.Module):
         if not config["visual"]:
             operands["classes"] = k1[labels]
         operands["layout"] = self._layout(boxes, pair_mask, train)
-        g2 = self._predicates(operands, pair_mask, keys, trunk.stride, train)
+        g2 = self._predicates(operands, pair_mask, keys, trunk.strides, train)
         r1, r2 = [*matrices, None, None][:2]
         return SceneGraph(
             box_logits, context, context_logits, r1, r2, o3, o4, labels, e0, g2, pair_mask
@@ -94,16 +99,12 @@ class LinkNet(nn.Module):
         )  # fmt: skip
         return module(features, sizes if config["context_pool"] == "valid" else None)
 
-    def _regions(self, features, boxes, box_mask, keys, stride):
-        """f_i and the detector's class logits of every box; packed over the images."""
-        b, n = box_mask.shape
-        order, count = pack(box_mask.reshape(-1))
-        rows = {"boxes": boxes.reshape(-1, 4)[order], "images": order // n}
-        if keys is not None:
-            rows["keys"] = jax.vmap(jax.random.fold_in)(fold(keys, 0)[order // n], order % n)
-        head = ObjectHead(self.config, self.num_objects, stride, name="object_head")
-        packed = _packed(head, {"features": features}, rows, count, self.config["roi_chunk"])
-        both = unpack(packed, box_mask.reshape(-1)).reshape(b, n, -1)
+    def _regions(self, features, boxes, box_mask, keys, strides):
+        """f_i and the detector's class logits of every box."""
+        outputs = ("features", "classes")
+        head = ObjectHead(self.config, self.num_objects, strides, outputs, name="object_head")
+        chunk = self.config["roi_chunk"]
+        both = over_boxes(head, features, boxes, box_mask, keys, chunk)
         return both[..., : -self.num_objects], both[..., -self.num_objects :]
 
     def _objects(self, f, label_distribution, context, box_mask):
@@ -144,7 +145,7 @@ class LinkNet(nn.Module):
         std = self.variable("constants", "layout_std", jnp.ones, 4).value
         return (layout - mean) / std
 
-    def _predicates(self, operands, pair_mask, keys, stride, train):
+    def _predicates(self, operands, pair_mask, keys, strides, train):
         """G2 for the wanted ordered pairs, zeros elsewhere; the union once for both directions."""
         b, n, _ = pair_mask.shape
         i, j = upper_triangle(n)
@@ -161,9 +162,9 @@ class LinkNet(nn.Module):
             pair_keys = jax.vmap(jax.random.fold_in)(fold(keys, 1)[image], i[pair])
             rows["keys"] = jax.vmap(jax.random.fold_in)(pair_keys, j[pair])
         head = EdgeHead(
-            self.config, self.num_objects, self.num_predicates, stride, train, name="edge_head"
+            self.config, self.num_objects, self.num_predicates, strides, train, name="edge_head"
         )
-        packed = _packed(head, operands, rows, count, self.config["roi_chunk"])
+        packed = over_rows(head, operands, rows, count, self.config["roi_chunk"])
         rank = jnp.maximum(jnp.cumsum(wanted) - 1, 0).reshape(b, -1)
         row = jnp.zeros((b, n, n), int).at[:, i, j].set(rank).at[:, j, i].set(rank)
         backwards = jnp.tri(n, dtype=int)  # (j, i) stands behind (i, j)
@@ -179,22 +180,3 @@ class LinkNet(nn.Module):
         embedding = nn.FrozenDict({key: config[key] for key in keys})
         sizes = (config["hidden_dim"], config["num_rem"], config["use_rem"])
         return RelationalStack(*sizes, embedding, dtype, name=name)
-
-
-def _packed(
-    head: nn.Module, operands: dict, rows: dict, count: Int[Array, ""], chunk: int
-) -> Float[Array, "m *d"]:
-    """Runs a bound head over packed rows, its parameters among the differentiated operands."""
-    first = jax.tree.map(lambda x: x[:chunk], rows)
-    if head.is_initializing():
-        row = head(operands, first)
-        return jnp.zeros((len(rows["images"]), *row.shape[1:]))
-    if head.is_mutable_collection("batch_stats"):
-        head(operands, first)  # updates the running statistics; the rest is dead code to XLA
-    pure, variables = head.unbind()
-
-    def apply(inputs, chunk_rows):
-        variables, operands = inputs
-        return pure.apply(variables, operands, chunk_rows, mutable=["batch_stats"])[0]
-
-    return packed_map(apply, chunk, (variables, operands), rows, count)

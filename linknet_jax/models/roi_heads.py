@@ -38,24 +38,37 @@ class FullyConnected(nn.Module):
 
 
 class ObjectHead(nn.Module):
-    """RoI features f_i and the detector's class logits, the source of l_i (A3)."""
+    """What is read off a box's region: RoI features f_i, and the detector's own head.
+
+    Attributes:
+      outputs: which of features (f_i), classes (the source of l_i, A3) and deltas (how each class
+        would move the box) are computed, one after the other in the last axis.
+    """
 
     config: nn.FrozenDict
     num_objects: int
-    stride: int
+    strides: tuple[int, ...]
+    outputs: tuple[str, ...]
 
     @nn.compact
     def __call__(self, operands: dict, rows: dict) -> Float[Array, "m f"]:
-        """[f_i, box_logits], float32; `rows`: boxes [m, 4], images [m], keys [m] or None."""
+        """float32; `rows`: boxes [m, 4], images [m], keys [m] or None."""
         config, keys = self.config, rows.get("keys")
-        pooled = pool(operands["features"], rows["boxes"], rows["images"], self.stride, config)
+        pooled = pool(operands["features"], rows["boxes"], rows["images"], self.strides, config)
         sizes = {"hidden": config["fc_dim"], "features": config["fc_dim"], "final_relu": True}
         sizes |= {"dropout": config["dropout"], "dtype": jnp.dtype(config["dtype"])}
         detector_keys = fold(keys, 0) if config["detector_dropout"] else None
         detected = FullyConnected(**sizes, name="box_features")(pooled, detector_keys)
-        logits = Linear(self.num_objects, name="box_head")(detected.astype(jnp.float32))
-        f = FullyConnected(**sizes, name="object_features")(pooled, fold(keys, 1))
-        return jnp.concatenate([f.astype(jnp.float32), logits], axis=-1)
+        detected, found = detected.astype(jnp.float32), []
+        if "features" in self.outputs:
+            f = FullyConnected(**sizes, name="object_features")(pooled, fold(keys, 1))
+            found.append(f.astype(jnp.float32))
+        found.append(Linear(self.num_objects, name="box_head")(detected))
+        if "deltas" in self.outputs:
+            small = nn.initializers.normal(0.001)  # an untrained head leaves boxes where they are
+            deltas = Linear(4 * self.num_objects, kernel_init=small, name="box_deltas")
+            found.append(deltas(detected))
+        return jnp.concatenate(found, axis=-1)
 
 
 class EdgeHead(nn.Module):
@@ -64,7 +77,7 @@ class EdgeHead(nn.Module):
     config: nn.FrozenDict
     num_objects: int
     num_predicates: int
-    stride: int
+    strides: tuple[int, ...]
     train: bool
 
     @nn.compact
@@ -103,7 +116,7 @@ class EdgeHead(nn.Module):
             return PairFeatures(config, name="pair_features")(operands, rows)
         a, b = (operands["boxes"][rows["images"], rows[name]] for name in ("i", "j"))
         pooled = pool(
-            operands["features"], box_ops.union(a, b), rows["images"], self.stride, config
+            operands["features"], box_ops.union(a, b), rows["images"], self.strides, config
         )
         head = FullyConnected(
             config["fc_dim"], config["pooling_dim"], config["dropout"], False,
@@ -160,13 +173,14 @@ class UnionMask(nn.Module):
 
 
 def pool(
-    features: Float[Array, "b h w c"],
+    features: tuple[Float[Array, "b h w c"], ...],
     boxes: Float[Array, "m 4"],
     images: Int[Array, "m"],
-    stride: int,
+    strides: tuple[int, ...],
     config: nn.FrozenDict,
 ) -> Float[Array, "m p p c"]:
     """RoIAlign with the sampling that the configuration names (A1)."""
     return roi_align(
-        features, boxes, images, stride=stride, size=config["roi_size"], method=config["roi_align"]
-    )
+        *features, boxes, images, stride=strides[0], size=config["roi_size"],
+        method=config["roi_align"],
+    )  # fmt: skip

@@ -1,4 +1,8 @@
-"""Convolutional trunks: VGG16 up to conv5_3, and a small one for the embedded default."""
+"""Convolutional trunks: VGG16 up to conv5_3, and a small one for the embedded default.
+
+A trunk turns images into a tuple of feature maps, finest first; `strides` and `channels` say what
+the heads find there.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,11 @@ class VGG16(nn.Module):
     """VGG16 to conv5_3 after ReLU: [b, h, w, 3] to [b, h / 16, w / 16, 512]."""
 
     dtype: jnp.dtype = jnp.float32
-    stride = 16
+    strides = (16,)
+    channels = 512
 
     @nn.compact
-    def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 512"]:
+    def __call__(self, images: UInt8[Array, "b h w 3"]) -> tuple[Float[Array, "b y x 512"]]:
         x = normalise(images).astype(self.dtype)
         for stage, (width, depth) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
             if stage:
@@ -32,7 +37,7 @@ class VGG16(nn.Module):
                 x = nn.relu(
                     nn.Conv(width, (3, 3), kernel_init=he_normal, dtype=self.dtype, name=name)(x)
                 )
-        return x
+        return (x,)
 
 
 class SmallTrunk(nn.Module):
@@ -43,10 +48,11 @@ class SmallTrunk(nn.Module):
     """
 
     dtype: jnp.dtype = jnp.float32
-    stride = 8
+    strides = (8,)
+    channels = 96
 
     @nn.compact
-    def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 96"]:
+    def __call__(self, images: UInt8[Array, "b h w 3"]) -> tuple[Float[Array, "b y x 96"]]:
         x = normalise(images).astype(self.dtype)
         for layer, (width, side) in enumerate([(48, 4), (96, 2)]):
             dense = nn.Dense(
@@ -56,7 +62,7 @@ class SmallTrunk(nn.Module):
         for layer in range(2):
             name = f"conv{layer + 1}"
             x = nn.relu(nn.Conv(96, (3, 3), kernel_init=he_normal, dtype=self.dtype, name=name)(x))
-        return x
+        return (x,)
 
 
 def _patches(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b y x p"]:
@@ -65,6 +71,3 @@ def _patches(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b y x p"]:
     x = x[:, : h // side * side, : w // side * side]
     x = x.reshape(b, h // side, side, w // side, side, c)
     return x.swapaxes(2, 3).reshape(b, h // side, w // side, side * side * c)
-
-
-TRUNKS = {"vgg16": VGG16, "small": SmallTrunk}
