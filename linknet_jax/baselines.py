@@ -54,14 +54,15 @@ class Training:
         self,
         name: str,
         annotation: Annotation,
+        boxes: Float[np.ndarray, "n 4"],
         labels: Int[np.ndarray, "n"],
         label_scores: Float[np.ndarray, "n"],
     ) -> Prediction:
-        """The baseline's graph of an image whose objects carry these labels and scores."""
+        """The baseline's graph of an image whose objects have these boxes, labels and scores."""
         mask = None
         if name == "FREQ+OVERLAP":
             size = annotation.width, annotation.height
-            mask = box_ops.overlaps(box_ops.in_frame(annotation.boxes, *size, self._frame))
+            mask = box_ops.overlaps(box_ops.in_frame(boxes, *size, self._frame))
         return frequency_prediction(self.tables[name], labels, label_scores, mask)
 
 
@@ -108,7 +109,8 @@ def _predcls(
 ) -> dict:
     metrics = create_metrics(config, "predcls", dataset, split, training.unseen(split))
     for annotation in dataset.annotations:
-        labels = annotation.labels
-        prediction = training.predict(name, annotation, labels, np.ones(len(labels), np.float32))
+        boxes, labels = annotation.boxes, annotation.labels
+        ones = np.ones(len(labels), np.float32)
+        prediction = training.predict(name, annotation, boxes, labels, ones)
         metrics.update(annotation, annotation.boxes, prediction)
     return metrics.compute(dataset.vocabulary, training.predicate_counts)

@@ -102,6 +102,16 @@ class Checkpoints:
         )
         return self._read(self._saved.load_checkpointables, step, target)
 
+    def read(self, step: int, names: tuple[str, ...]) -> dict[str, Any]:
+        """Those of the named items that the step has, whole, whatever is in them."""
+        stored = self._read(self._saved.checkpointables_metadata, step).metadata
+        target = {
+            name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name])
+            for name in names
+            if stored.get(name) is not None
+        }
+        return self._read(self._saved.load_checkpointables, step, target)
+
     def _read(self, read: Callable, step: int, *arguments: Any) -> Any:
         """Damage surfaces in Orbax as errors of a dozen types."""
         try:

@@ -11,6 +11,7 @@ USAGE = """usage: linknet VERB ...
   linknet eval --workdir DIR ...                as python -m linknet_jax.main --mode eval
   linknet score --task sgcls ...                as python -m linknet_jax.score
   linknet compare WORKDIR_A WORKDIR_B           as python -m linknet_jax.compare
+  linknet import SOURCE OUT                     as python -m linknet_jax.import_weights
   linknet data check FOLDER                     as python -m linknet_jax.data
 """
 
@@ -20,6 +21,7 @@ MODULES = {
     "eval": "linknet_jax.main",
     "score": "linknet_jax.score",
     "compare": "linknet_jax.compare",
+    "import": "linknet_jax.import_weights",
     "data": "linknet_jax.data.__main__",
 }
 

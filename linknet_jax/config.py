@@ -9,21 +9,24 @@ import difflib
 
 from ml_collections import ConfigDict
 
-from linknet_jax.variants import VARIANTS
+from linknet_jax.variants import TASKS, VARIANTS
 
 
 def get_default(task: str) -> ConfigDict:
     """The embedded default: synthetic scenes and a small LinkNet, minutes on a laptop CPU."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             "name": task,  # names the default workdir, runs/NAME
             "task": task,
             "seed": 0,
             "compilation_cache": "",  # "" = WORKDIR/jax_cache
             "data": _data(),
+            "start": _start(),
             "model": _model(),
+            "rpn": _rpn(),
+            "detector": _detector(),
             "loss": _loss(),
-            "sampling": {"pairs": 256, "related": 64},  # ordered pairs an image in training (A27)
+            "sampling": _sampling(),
             "train": _train(),
             "eval": _eval(),
             "checkpoint": {
@@ -32,6 +35,8 @@ def get_default(task: str) -> ConfigDict:
             },
         }
     )
+    config.update_from_flattened_dict(TASKS.get(task, {}))
+    return config
 
 
 def get_config(task: str, variant: str = "") -> ConfigDict:
@@ -104,10 +109,57 @@ def _model() -> dict:
         "frequency_bias": False,  # A17
         "union_mask": False,  # A18
         "freeze_trunk": False,  # A21
-        "freeze_box_head": False,  # A21
+        "freeze_box_head": False,  # A21; and the region proposals
         "detector_dropout": True,  # A22
         "word_vectors": "",  # .npy of the object names' vectors (A24); "" = normal(0.4)
         "dtype": "float32",  # compute; parameters stay float32
+    }
+
+
+def _start() -> dict:
+    return {  # folders whose best checkpoint a fresh run takes what it has a place for
+        "detector": "",  # of configs/detector.py, or of linknet_jax.import_weights
+        "relations": "",  # of configs/sgcls.py or configs/predcls.py
+    }
+
+
+def _rpn() -> dict:
+    """Region proposals (METHOD.md 3.2); anchors are a cell's square times these."""
+    return {
+        "ratios": (0.65, 1.0, 1.5),  # height / width of the anchors
+        "scales": (2.5, 3.5),  # side of their square, in strides of the map
+        "width": 96,  # channels of the 3x3 convolution
+        "before": 400,  # anchors that enter NMS
+        "proposals": 60,  # that leave it, at most
+        "train_before": 600,  # likewise while the detector trains
+        "train_proposals": 100,
+        "nms": 0.7,  # IoU above which the lower one falls
+        "min_size": 4.0,  # side of a proposal, pixels
+        "positive": 0.7,  # IoU from which an anchor is an object
+        "negative": 0.3,  # and below which it is background
+        "sampled": 64,  # anchors an image in the loss
+        "sampled_positive": 32,
+    }
+
+
+def _detector() -> dict:
+    """Box head (METHOD.md 3.3)."""
+    return {
+        "foreground": 0.5,  # IoU from which a proposal is an object
+        "background": (0.0, 0.5),  # IoU of those that are background
+        "sampled": 64,  # boxes an image in the loss
+        "sampled_foreground": 16,
+        "score": 0.01,  # probability from which a class counts
+        "nms": 0.3,  # IoU above which the lower box of a class falls
+        "per_class": 300,  # boxes of a class that stay, data.max_detections of all
+    }
+
+
+def _sampling() -> dict:
+    return {
+        "pairs": 256,  # ordered pairs an image in training (A27)
+        "related": 64,
+        "touching": True,  # SGDet: only pairs of boxes that overlap (A26)
     }
 
 
@@ -140,6 +192,7 @@ def _train() -> dict:
         "threshold": 1e-4,  # absolute progress that counts
         "cooldown": 1,  # evaluations after a decay that do not count
         "early_stop": 0,  # evaluations without progress before training stops; 0 = never
+        "end_to_end": False,  # SGDet: train the detector together with the relations
         "ema": 0.0,  # decay of the averaged weights; 0 = off
         "log_every": 50,  # steps
         "eval_every": 250,  # steps
@@ -150,7 +203,7 @@ def _eval() -> dict:
     return {
         "batch_size": 40,  # images at once, over all devices
         "step": "best",  # best | latest | a step number
-        "metric": "R@20",  # of the configured task; decides best, plateau and early stop
+        "metric": "R@20",  # of the configured task (mAP@50); decides best, plateau, early stop
         "ks": (20, 50, 100),  # K of R@K and the others
         "frame": "original",  # pixels of IoU: original | 1024 (longer side scaled to 1024; Motifs)
         "zero_shot": "",  # .json list of triplets for zR@K; "" = those that training never shows

@@ -18,6 +18,7 @@ from linknet_jax.data.formats.jsonl import record_of
 from linknet_jax.data.formats.lines import line_writer
 from linknet_jax.data.formats.prediction_lines import prediction_record
 from linknet_jax.data.formats.vg_dicts import training_dicts
+from linknet_jax.metrics.detection import boxes_of
 from linknet_jax.types import Annotation, Prediction, Triplets, Vocabulary
 
 
@@ -45,13 +46,16 @@ def write_classes(
 
 @contextlib.contextmanager
 def prediction_writer(
-    folder: epath.Path, name: str, vocabulary: Vocabulary
+    folder: epath.Path, name: str, vocabulary: Vocabulary, side: int
 ) -> Iterator[Callable[[Annotation, Prediction], None]]:
-    """A function that writes this process's predictions to its part of FOLDER/NAME.jsonl.gz."""
+    """A function that writes this process's predictions to its part of FOLDER/NAME.jsonl.gz.
+
+    `side` is that of the network's square input.
+    """
     with line_writer(_part(folder, name, jax.process_index())) as write:
 
         def write_prediction(annotation: Annotation, prediction: Prediction) -> None:
-            boxes = annotation.boxes
+            boxes = boxes_of(prediction, annotation, side)
             write(prediction_record(annotation.image_id, boxes, prediction, vocabulary))
 
         yield write_prediction

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import pickle
 from collections.abc import Callable, Iterator
 
 import jax
@@ -11,8 +13,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from linknet_jax import data, parallel
 from linknet_jax.baselines import Training, create_metrics
+from linknet_jax.metrics.detection import DetectionMetrics, boxes_of
 from linknet_jax.metrics.scene_graph import SceneGraphMetrics
-from linknet_jax.tasks import SceneGraphClassification
+from linknet_jax.tasks import Task
 from linknet_jax.types import Batch, Prediction, image_of
 
 MODEL = "model"
@@ -20,7 +23,7 @@ Predict = Callable[[dict, Batch], Prediction]
 Recalls = dict[int, float]  # R@K of one image by K
 
 
-def compile_predict(task: SceneGraphClassification, mesh: Mesh) -> Predict:
+def compile_predict(task: Task, mesh: Mesh) -> Predict:
     """One prediction step; each device handles its own images, nothing is communicated."""
     split, same = PartitionSpec(parallel.AXIS), PartitionSpec()
     local = jax.shard_map(
@@ -45,7 +48,7 @@ def predictions(
 
 def evaluate_split(
     predict: Predict,
-    task: SceneGraphClassification,
+    task: Task,
     variables: dict,
     dataset: data.Dataset,
     split: str,
@@ -64,17 +67,41 @@ def evaluate_split(
         name: create_metrics(task.config, task.name, dataset, split, unseen)
         for name in (MODEL, *baselines)
     }
-    size = task.config.eval.batch_size
-    for index, prediction in predictions(predict, variables, dataset, size, mesh):
+    config = task.config
+    for index, prediction in predictions(predict, variables, dataset, config.eval.batch_size, mesh):
         truth = dataset.annotations[index]
-        recalls = scores[MODEL].update(truth, truth.boxes, prediction)
+        boxes = boxes_of(prediction, truth, config.data.image_size)
+        recalls = scores[MODEL].update(truth, boxes, prediction)
         if observe:
             observe(index, prediction, recalls)
-        n = len(truth.boxes)
-        scored = (prediction.labels[:n], prediction.label_scores[:n])
+        n = len(boxes)
+        scored = (boxes, prediction.labels[:n], prediction.label_scores[:n])
         for name in baselines:
-            scores[name].update(truth, truth.boxes, training.predict(name, truth, *scored))
+            scores[name].update(truth, boxes, training.predict(name, truth, *scored))
     return {name: _merged(x) for name, x in scores.items()}
+
+
+def evaluate_objects(
+    predict: Predict, task: Task, variables: dict, dataset: data.Dataset, mesh: Mesh
+) -> dict[str, float | None]:
+    """What was detected on a split, scored: see `DetectionMetrics.compute`."""
+    metrics, config = DetectionMetrics(), task.config
+    for index, prediction in predictions(predict, variables, dataset, config.eval.batch_size, mesh):
+        truth = dataset.annotations[index]
+        metrics.update(truth, boxes_of(prediction, truth, config.data.image_size), prediction)
+    return _gathered(metrics).compute()
+
+
+def _gathered(metrics: DetectionMetrics) -> DetectionMetrics:
+    """The images of all processes; as raw bytes, which every process pads to the longest."""
+    if jax.process_count() == 1:
+        return metrics
+    mine = np.frombuffer(pickle.dumps(metrics), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([len(mine)]))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(mine)] = mine
+    parts = np.asarray(multihost_utils.process_allgather(padded))
+    return functools.reduce(DetectionMetrics.merge, (pickle.loads(x.tobytes()) for x in parts))
 
 
 def _merged(metrics: SceneGraphMetrics) -> SceneGraphMetrics:

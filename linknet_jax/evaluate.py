@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -16,12 +17,22 @@ from linknet_jax import data, dump, parallel, pictures, validation
 from linknet_jax.atomic import replacing, write_json
 from linknet_jax.baselines import Training, create_metrics, evaluated_splits
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
-from linknet_jax.eval_loop import MODEL, Predict, Recalls, compile_predict, evaluate_split
+from linknet_jax.data.synthetic.guesses import context_free
+from linknet_jax.eval_loop import (
+    MODEL,
+    Predict,
+    Recalls,
+    compile_predict,
+    evaluate_objects,
+    evaluate_split,
+)
 from linknet_jax.metrics.baselines import ceiling_prediction
-from linknet_jax.metrics.table import predicate_table, results_table
+from linknet_jax.metrics.detection import DetectionMetrics
+from linknet_jax.metrics.table import objects_table, predicate_table, results_table
+from linknet_jax.ops.ranking import no_triplets
 from linknet_jax.report.page import Example, write_report
 from linknet_jax.state import create_state, eval_params
-from linknet_jax.tasks import EVALUATED, TASKS, SceneGraphClassification
+from linknet_jax.tasks import Task, create_task, evaluated_tasks
 from linknet_jax.types import Prediction
 from linknet_jax.visualize import stack
 
@@ -55,9 +66,11 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
         step = saved.resolve(config.eval.step)
         vocabulary = vocabulary_of(saved.about(step))
         variables = restore(config, saved, step, mesh)
-    tasks = [TASKS[name](config, *vocabulary.sizes) for name in EVALUATED[config.task]]
+    tasks = [create_task(config, *vocabulary.sizes, name) for name in evaluated_tasks(config)]
     splits = evaluated_splits(config)
     validation.check_same_vocabulary(vocabulary, splits["val"].vocabulary, config.data.name)
+    if config.task == "detector":
+        return evaluate_detector(config, tasks[0], variables, splits, step, workdir, mesh)
     training = Training(config, splits)
     folder = workdir / "predictions" if config.eval.dump else None
     predicts = {task.name: compile_predict(task, mesh) for task in tasks}
@@ -69,7 +82,7 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
             )
     results = _results(step, table)
     first, dataset = next(iter(splits.items()))
-    if dataset.truth is not None:
+    if dataset.truth is not None and config.task != "sgdet":
         results["ceiling"] = {
             t.name: ceiling(config, t.name, dataset, first, training) for t in tasks
         }
@@ -90,9 +103,45 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     return results
 
 
+def evaluate_detector(
+    config: ConfigDict,
+    task: Task,
+    variables: dict,
+    splits: dict[str, data.Dataset],
+    step: int,
+    workdir: epath.Path,
+    mesh: Mesh,
+) -> dict:
+    """Prints and writes results.json: mAP@50, AP and class-agnostic AP@50 of every split."""
+    predict = compile_predict(task, mesh)
+    scores = {
+        name: {"tasks": {task.name: evaluate_objects(predict, task, variables, x, mesh)}}
+        for name, x in splits.items()
+    }
+    first, dataset = next(iter(splits.items()))
+    results = {"step": step, "split": first, "splits": scores, **scores[first]}
+    if dataset.truth is not None:
+        results["ceiling"] = {task.name: _perfect_boxes(config, dataset, first)}
+    if jax.process_index() == 0:
+        write_json(workdir / "results.json", results)
+        print(objects_table(results))
+        print(f"\nwritten to {workdir / 'results.json'}")
+    return results
+
+
+def _perfect_boxes(config: ConfigDict, dataset: data.Dataset, split: str) -> dict:
+    """Scores of the annotated boxes with the best classes that drawn things show by themselves."""
+    metrics, nothing = DetectionMetrics(), np.zeros((0, 4))
+    guesses = context_free(config.data, split)
+    for annotation, (labels, scores) in zip(dataset.annotations, guesses, strict=True):
+        prediction = no_triplets(labels, scores, nothing, np.ones(len(labels), bool))
+        metrics.update(annotation, annotation.boxes, prediction)
+    return metrics.compute()
+
+
 def score_split(
     predict: Predict,
-    task: SceneGraphClassification,
+    task: Task,
     variables: dict,
     dataset: data.Dataset,
     split: str,
@@ -107,7 +156,9 @@ def score_split(
         write = None
         if folder is not None:
             name = f"{task.name}_{split}"
-            write = stack.enter_context(dump.prediction_writer(folder, name, names))
+            write = stack.enter_context(
+                dump.prediction_writer(folder, name, names, task.config.data.image_size)
+            )
 
         def observe(index: int, prediction: Prediction, recalls: Recalls | None) -> None:
             truth = dataset.annotations[index]
@@ -119,6 +170,9 @@ def score_split(
         sums = evaluate_split(predict, task, variables, dataset, split, mesh, training, observe)
     counts = training.predicate_counts
     metrics = {name: x.compute(names, counts) for name, x in sums.items()}
+    if task.name == "sgdet":
+        found = evaluate_objects(predict, task, variables, dataset, mesh)
+        metrics = {name: x | found for name, x in metrics.items()}
     return Scores(metrics, sums[MODEL].diagnosis(names), seen)
 
 
@@ -134,14 +188,16 @@ def ceiling(
 
 def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
     """Variables for evaluation, on whatever devices there are."""
-    task = TASKS[config.task](config, *vocabulary_of(saved.about(step)).sizes)
-    shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}))
-    items = {"params": shapes.params, "constants": shapes.constants}
+    task = create_task(config, *vocabulary_of(saved.about(step)).sizes)
+    shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}, {}))
+    items = {"params": shapes.params}
+    if shapes.constants:
+        items["constants"] = shapes.constants
     if config.train.ema:
         items["ema"] = shapes.ema
     stored = saved.restore(step, items, parallel.replicated(mesh))
     params = eval_params(stored["params"], stored.get("ema", {}), config)
-    return {"params": params, **stored["constants"]}
+    return {"params": params, **stored.get("constants", {})}
 
 
 def _results(step: int, table: BySplit) -> dict:

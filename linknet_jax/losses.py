@@ -24,6 +24,13 @@ def multi_label(
     return jnp.where(mask[:, None], losses, 0).sum()
 
 
+def smooth_l1(
+    found: Float[Array, "*b 4"], true: Float[Array, "*b 4"], mask: Bool[Array, "*b"]
+) -> Float[Array, ""]:
+    """Sum of Huber losses (delta 1) over the valid rows (METHOD.md 3.2)."""
+    return jnp.where(mask[..., None], optax.huber_loss(found, true), 0).sum()
+
+
 def present_classes(
     labels: Int[Array, "b n"], box_mask: Bool[Array, "b n"], num_objects: int
 ) -> Bool[Array, "b c"]:

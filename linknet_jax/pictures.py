@@ -52,6 +52,8 @@ def _picture(
     if not visual:
         view = np.full((height, width, 3), 235, np.uint8)
     boxes = batch.boxes[row, : len(annotation.boxes)]
+    if prediction.boxes is not None:
+        boxes, known = prediction.boxes[: int(prediction.box_count)], ()
     return draw_graph(
         view, boxes, prediction, dataset.vocabulary, {tuple(map(int, x)) for x in known}
     )

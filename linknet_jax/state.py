@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-FROZEN = {"freeze_trunk": {"trunk"}, "freeze_box_head": {"box_features", "box_head"}}
+BOX_HEAD = {"box_features", "box_head", "box_deltas", "rpn"}
+FROZEN = {"freeze_trunk": {"trunk"}, "freeze_box_head": BOX_HEAD}
 SLOW = {"object_features", "union_features"}  # both trained fc6/fc7 copies (A30)
 
 
@@ -66,7 +67,8 @@ class TrainState:
 
 def split_params(params: dict, config: ConfigDict) -> tuple[dict, dict]:
     """(trained, frozen) parameters, each a flat dict keyed by path."""
-    names = set().union(*[FROZEN[flag] for flag in FROZEN if config.model[flag]])
+    flags = () if config.train.end_to_end else [flag for flag in FROZEN if config.model[flag]]
+    names = set().union(*[FROZEN[flag] for flag in flags])
     flat = flatten_dict(params)
     frozen = {path: x for path, x in flat.items() if names & set(path)}
     return {path: x for path, x in flat.items() if path not in frozen}, frozen
@@ -129,13 +131,16 @@ def update_control(control: Control, metric: float, config: ConfigDict) -> Contr
     )
 
 
-def create_state(config: ConfigDict, task, key: Array, constants: dict, tables: dict) -> TrainState:
+def create_state(
+    config: ConfigDict, task, key: Array, constants: dict, tables: dict, given: dict | None = None
+) -> TrainState:
     """A fresh state.
 
-    `constants` replaces the model's constants by name; `tables` sets parameters by their last name
-    (the frequency bias, word vectors), both measured on the training split.
+    `given` replaces variables by their whole path (`start.load`), `constants` the model's constants
+    by name; `tables` sets parameters by their last name (the frequency bias, word vectors). The
+    latter two are measured on the training split.
     """
-    variables = dict(task.model.init(key, **_example(config, task.num_objects)))
+    variables = unflatten_dict(flatten_dict(dict(task.init(key))) | (given or {}))
     params = _overwrite(variables.pop("params"), tables)
     variables = _overwrite(variables, constants)
     trained, _ = split_params(params, config)
@@ -153,24 +158,6 @@ def create_state(config: ConfigDict, task, key: Array, constants: dict, tables: 
 def _overwrite(tree: dict, values: dict) -> dict:
     flat = {path: values.get(path[-1], x) for path, x in flatten_dict(tree).items()}
     return unflatten_dict({path: jnp.asarray(x, jnp.float32) for path, x in flat.items()})
-
-
-def _example(config: ConfigDict, num_objects: int) -> dict:
-    """One noise image with four boxes, the same everywhere, on which projections are scaled."""
-    side, n = config.data.image_size, 4
-    image = jax.random.randint(jax.random.key(0), (1, side, side, 3), 0, 256).astype(jnp.uint8)
-    corner = jnp.arange(n) * side / 8
-    boxes = jnp.stack([corner, corner, corner + side / 3, corner + side / 2], axis=-1)
-    example = {
-        "images": image,
-        "image_sizes": jnp.full((1, 2), side, jnp.float32),
-        "boxes": boxes[None],
-        "box_mask": jnp.ones((1, n), bool),
-        "pair_mask": ~jnp.eye(n, dtype=bool)[None],
-    }
-    if not config.model.visual:
-        example["label_distribution"] = jnp.full((1, n, num_objects), 1 / num_objects)
-    return example
 
 
 def eval_params(state_params: dict, ema: dict, config: ConfigDict) -> dict:

@@ -13,15 +13,21 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 from ml_collections import ConfigDict
 
-from linknet_jax import data, parallel, validation
+from linknet_jax import data, parallel, start, validation
 from linknet_jax import state as states
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
 from linknet_jax.data.word_vectors import load_word_vectors
-from linknet_jax.eval_loop import MODEL, Predict, compile_predict, evaluate_split
+from linknet_jax.eval_loop import (
+    MODEL,
+    Predict,
+    compile_predict,
+    evaluate_objects,
+    evaluate_split,
+)
 from linknet_jax.preemption import Preemption
 from linknet_jax.state import TrainState
-from linknet_jax.tasks import TASKS, SceneGraphClassification
+from linknet_jax.tasks import Task, create_task
 from linknet_jax.train_step import compile_train_step
 from linknet_jax.types import Batch
 from linknet_jax.writer import Writer
@@ -30,7 +36,7 @@ AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for it
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
                   "data.prefetch", "eval.step", "eval.batch_size", "eval.report", "eval.dump",
-                  "train.log_every", "checkpoint")  # fmt: skip
+                  "train.log_every", "checkpoint", "data.detections", "start")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:
@@ -40,7 +46,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
     """
     mesh = parallel.create_mesh()
     train_data, val_data = data.build(config, "train"), data.build(config, "val")
-    task = create_task(config, train_data)
+    task = create_task(config, *train_data.vocabulary.sizes)
+    val_data.check_detections()
     seen = statistics.predicate_counts(train_data.annotations, task.num_predicates)
     options, keep = config.train, config.checkpoint.keep
     size, last = options.batch_size, options.steps
@@ -94,14 +101,9 @@ def steps(
         batches.close()
 
 
-def create_task(config: ConfigDict, dataset: data.Dataset) -> SceneGraphClassification:
-    """The configured task, its class counts from the data set."""
-    return TASKS[config.task](config, *dataset.vocabulary.sizes)
-
-
 def create_or_restore(
     config: ConfigDict,
-    task: SceneGraphClassification,
+    task: Task,
     dataset: data.Dataset,
     mesh: Mesh,
     saved: Checkpoints,
@@ -109,20 +111,22 @@ def create_or_restore(
     """The latest checkpoint of this very run, or a fresh state."""
     same = parallel.replicated(mesh)
 
-    def create(key: Array, constants: dict, tables: dict) -> TrainState:
-        return states.create_state(config, task, key, constants, tables)
+    def create(key: Array, constants: dict, tables: dict, given: dict) -> TrainState:
+        return states.create_state(config, task, key, constants, tables, given)
 
     if saved.latest is None:
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
-        return jax.jit(create, out_shardings=same)(key, *measured(config, dataset))
+        wanted = jax.eval_shape(lambda: task.init(jax.random.key(0)))
+        given = start.load(config, wanted)
+        return jax.jit(create, out_shardings=same)(key, *measured(config, dataset), given)
     run = saved.about(saved.latest)
     validation.check_same_run(run["config"], config, FREE_TO_CHANGE)
     validation.check_same_vocabulary(vocabulary_of(run), dataset.vocabulary, config.data.name)
-    shapes = jax.eval_shape(create, jax.random.key(0), {}, {})
+    shapes = jax.eval_shape(create, jax.random.key(0), {}, {}, {})
     stored = saved.restore(saved.latest, items(shapes, config), same)
     return TrainState(
         params=stored["params"],
-        constants=stored["constants"],
+        constants=stored.get("constants", {}),
         ema=stored.get("ema", {}),
         **stored["train"],
     )
@@ -149,7 +153,9 @@ def measured(config: ConfigDict, dataset: data.Dataset) -> tuple[dict, dict]:
 def items(state: TrainState, config: ConfigDict) -> dict[str, PyTree]:
     """A state as separately restorable items: evaluation needs no optimizer."""
     steering = ("step", "opt_state", "control", "bad_step")
-    result = {"params": state.params, "constants": state.constants}
+    result = {"params": state.params}
+    if state.constants:  # Orbax refuses an empty item
+        result["constants"] = state.constants
     result["train"] = {name: getattr(state, name) for name in steering}
     return result | ({"ema": state.ema} if config.train.ema else {})
 
@@ -164,7 +170,7 @@ def about(config: ConfigDict, dataset: data.Dataset) -> dict:
 def validate(
     state: TrainState,
     config: ConfigDict,
-    task: SceneGraphClassification,
+    task: Task,
     predict: Predict,
     dataset: data.Dataset,
     training: Int[np.ndarray, "p"],
@@ -177,8 +183,11 @@ def validate(
     """
     params = states.eval_params(state.params, state.ema, config)
     variables = {"params": params, **state.constants}
-    sums = evaluate_split(predict, task, variables, dataset, "val", mesh)[MODEL]
-    scores = sums.compute(dataset.vocabulary, training)
+    if task.name == "detector":
+        scores = evaluate_objects(predict, task, variables, dataset, mesh)
+    else:
+        sums = evaluate_split(predict, task, variables, dataset, "val", mesh)[MODEL]
+        scores = sums.compute(dataset.vocabulary, training)
     metrics = {name: x for name, x in scores.items() if isinstance(x, float)}
     if config.eval.metric not in metrics:
         raise ValueError(

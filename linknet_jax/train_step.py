@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 from linknet_jax import parallel
 from linknet_jax import state as states
 from linknet_jax.state import TrainState
-from linknet_jax.tasks import SceneGraphClassification
+from linknet_jax.tasks import Task
 from linknet_jax.types import Batch
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict]]
 
 
-def compile_train_step(task: SceneGraphClassification, mesh: Mesh) -> Step:
+def compile_train_step(task: Task, mesh: Mesh) -> Step:
     """The jitted step: every device differentiates its own images, one sum joins the gradients."""
     config, split, same = task.config, PartitionSpec(parallel.AXIS), PartitionSpec()
     optimizer = states.create_optimizer(config.train)
@@ -49,7 +49,7 @@ def compile_train_step(task: SceneGraphClassification, mesh: Mesh) -> Step:
 
 
 def local_gradients(
-    task: SceneGraphClassification, params: dict, constants: dict, step: Array, batch: Batch
+    task: Task, params: dict, constants: dict, step: Array, batch: Batch
 ) -> tuple[dict, dict, dict]:
     """(gradients, constants, losses) of the global batch, from one device's images.
 
@@ -59,9 +59,9 @@ def local_gradients(
     config = task.config
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.image_index)
-    pair_mask = task.sample(batch, keys)
+    examples = task.prepare({"params": params, **constants}, batch, keys)
     weights = task.weights()
-    counts = jax.lax.psum(task.counts(batch, pair_mask), parallel.AXIS)
+    counts = jax.lax.psum(task.counts(*examples), parallel.AXIS)
     counts = jax.tree.map(lambda count: jnp.maximum(count, 1), counts)
     trained, frozen = states.split_params(params, config)
 
@@ -73,9 +73,9 @@ def local_gradients(
 
     differentiate = jax.grad(loss, has_aux=True)
     if config.train.accumulation == 1:  # a loop of one trip costs XLA's CPU convolutions 20-fold
-        grads, (terms, constants) = differentiate(trained, constants, (batch, pair_mask, keys))
+        grads, (terms, constants) = differentiate(trained, constants, examples)
     else:
-        parts = split_parts((batch, pair_mask, keys), config.train.accumulation)
+        parts = split_parts(examples, config.train.accumulation)
         grads, terms, constants = accumulate(differentiate, trained, constants, parts, counts)
     # The rest never moves: a mean over three devices would round it.
     running = {name: x for name, x in constants.items() if name == "batch_stats"}

@@ -50,6 +50,24 @@ class Annotation:
 
 
 @flax.struct.dataclass
+class Detections:
+    """Padded boxes of a detector, best score first. Garbage in padding is allowed.
+
+    Attributes:
+      boxes: where features are read, in pixels of the network input.
+      labels: the class of each box, never background.
+      scores: the probability of that class.
+      class_boxes: each box as every class would move it; None: the same for all.
+    """
+
+    boxes: Float[Array, "b d 4"]
+    mask: Bool[Array, "b d"]
+    labels: Int[Array, "b d"]
+    scores: Float[Array, "b d"]
+    class_boxes: Float[Array, "b d c 4"] | None = None
+
+
+@flax.struct.dataclass
 class Batch:
     """Padded examples; boxes in pixels of the network input. Garbage in padding is allowed.
 
@@ -59,6 +77,8 @@ class Batch:
       predicates: predicate of (subject, object), 0 where none is annotated.
       image_index: position in the split; joins a prediction with its Annotation, keys randomness.
       example_mask: False for the images that fill up the last batch of an evaluation.
+      detections: of a given file; None where there is none.
+      features: the trunk's maps, where they are known; None: computed from the images.
     """
 
     images: UInt8[Array, "b h w 3"]
@@ -69,6 +89,8 @@ class Batch:
     predicates: Int[Array, "b n n"]
     image_index: Int[Array, "b"]
     example_mask: Bool[Array, "b"]
+    detections: Detections | None = None
+    features: tuple[Float[Array, "b y x k"], ...] | None = None
 
 
 @flax.struct.dataclass
@@ -112,6 +134,8 @@ class Prediction:
       count: how many of those rows are valid.
       free_pairs, free_predicates, free_scores, free_count: the FREE_PREDICTIONS best
         (pair, predicate) candidates without the graph constraint, best first.
+      boxes, box_count: what was detected, in pixels of the network input, the first `box_count`
+        of them valid; None where boxes are given.
     """
 
     labels: Int[Array, "*b n"]
@@ -124,6 +148,8 @@ class Prediction:
     free_predicates: Int[Array, "*b k"]
     free_scores: Float[Array, "*b k"]
     free_count: Int[Array, "*b"]
+    boxes: Float[Array, "*b n 4"] | None = None
+    box_count: Int[Array, "*b"] | None = None
 
     def ranking(
         self, most: int | None = None

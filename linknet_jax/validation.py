@@ -11,9 +11,13 @@ from ml_collections import ConfigDict
 from linknet_jax.config import get_default
 from linknet_jax.types import FREE_PREDICTIONS, Vocabulary
 
+STRIDES = {  # of the coarsest map of each trunk
+    "small": 8, "vgg16": 16, "efficientnet_lite0": 16, "resnet50_c4": 16, "resnet101_c4": 16,
+    "resnet50_fpn": 32, "resnet101_fpn": 32,
+}  # fmt: skip
 CHOICES = {
-    "task": ("sgcls", "predcls"),
-    "model.trunk": ("small", "vgg16", "efficientnet_lite0"),
+    "task": ("sgcls", "predcls", "sgdet", "detector"),
+    "model.trunk": tuple(STRIDES),
     "model.roi_align": ("aligned", "motifs"),
     "model.row_op": ("softmax", "sigmoid"),
     "model.similarity": ("dot", "euclidean", "euclidean_root"),
@@ -40,15 +44,19 @@ AT_LEAST_ONE = (
     "model.embed_dim", "model.hidden_dim", "model.pooling_dim", "model.layout_dim",
     "model.num_rem", "model.reduction", "sampling.pairs", "train.batch_size", "train.steps",
     "train.accumulation", "train.log_every", "train.eval_every", "eval.batch_size",
-    "checkpoint.every", "checkpoint.keep",
+    "checkpoint.every", "checkpoint.keep", "rpn.width", "rpn.before", "rpn.proposals",
+    "rpn.train_before", "rpn.train_proposals", "rpn.sampled", "detector.sampled",
+    "detector.per_class",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "data.seed", "data.prefetch", "data.val_images", "loss.object", "loss.relation",
     "loss.context", "loss.box_head", "train.fc_lr_ratio", "train.weight_decay", "train.clip",
     "train.warmup", "train.patience", "train.threshold", "train.cooldown", "train.early_stop",
 )  # fmt: skip
-FRACTIONS = ("model.dropout", "train.ema", "train.decay", "train.momentum")
-STRIDES = {"small": 8, "vgg16": 16, "efficientnet_lite0": 16}
+FRACTIONS = (
+    "model.dropout", "train.ema", "train.decay", "train.momentum", "rpn.nms", "rpn.negative",
+    "detector.foreground", "detector.score", "detector.nms",
+)  # fmt: skip
 
 
 def validate(config: ConfigDict) -> None:
@@ -107,11 +115,33 @@ def _relations(config: ConfigDict) -> Iterable[str]:
         )
     if not model.visual and model.freeze_box_head:
         yield "model.freeze_box_head=True: there is none without pixels; set False"
+    yield from _detection(config)
     if not 0 < train.lr < float("inf"):
         yield f"train.lr={train.lr}: must be positive and finite"
     if not all(0 < part <= 1 for part in train.milestones):
         yield f"train.milestones={train.milestones}: each must lie in (0, 1], a part of train.steps"
     yield from _evaluation(config)
+
+
+def _detection(config: ConfigDict) -> Iterable[str]:
+    frozen = config.model.freeze_trunk and config.model.freeze_box_head
+    finds = config.task == "sgdet" and not config.data.detections
+    if finds and not frozen and not config.train.end_to_end:
+        yield (
+            "model.freeze_trunk and model.freeze_box_head: must be True where the detector of "
+            "SGDet does not learn; or set train.end_to_end=True"
+        )
+    if config.train.end_to_end and not finds:
+        yield "train.end_to_end=True: needs --config configs/sgdet.py without data.detections"
+    if config.task == "detector" and not config.model.visual:
+        yield "model.visual=False: a detector sees pixels"
+    for key, part in (("rpn", "positive"), ("detector", "foreground")):
+        if not 0 <= config[key][f"sampled_{part}"] <= config[key].sampled:
+            yield f"{key}.sampled_{part}: must lie between 0 and {key}.sampled"
+    if not 0 <= config.rpn.negative <= config.rpn.positive <= 1:
+        yield f"rpn.negative={config.rpn.negative}: must lie between 0 and rpn.positive"
+    if not (config.rpn.ratios and config.rpn.scales):
+        yield "rpn.ratios, rpn.scales: must hold at least a number each"
 
 
 def _evaluation(config: ConfigDict) -> Iterable[str]:
@@ -124,6 +154,8 @@ def _evaluation(config: ConfigDict) -> Iterable[str]:
     kinds = {"R": ks, "mR": ks, "F1": ks}
     kinds |= {f"ng-{x}": [k for k in ks if k <= FREE_PREDICTIONS] for x in ("R", "mR")}
     metrics = [f"{kind}@{k}" for kind, known in kinds.items() for k in known]
+    if config.task == "detector":
+        metrics = ["mAP@50", "AP", "AP@50"]
     if config.eval.metric not in metrics:
         yield f"eval.metric={config.eval.metric!r}: must be one of {', '.join(metrics)}"
 

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+# What a task changes in the embedded default.
+TASKS = {
+    "detector": {
+        "data.images_with": "boxes",
+        "detector.score": 0.05,
+        "train.steps": 1500,
+        "eval.metric": "mAP@50",
+    },
+    "sgdet": {
+        "data.overlap_filter": True,
+        "model.freeze_trunk": True,
+        "model.freeze_box_head": True,
+        "sampling.pairs": 64,
+        "sampling.related": 16,
+        "train.steps": 500,
+        "train.lr": 3e-4,
+        "eval.metric": "R@50",
+    },
+}
+
 PAPER_SIZE = {
     "model.trunk": "vgg16",
     "model.fc_dim": 4096,
@@ -13,6 +33,17 @@ PAPER_SIZE = {
     "model.dropout": 0.5,
     "data.image_size": 592,
     "data.max_objects": 64,
+    "rpn.ratios": (0.23232838, 0.63365731, 1.28478321, 3.15089189),
+    "rpn.scales": (2.22152954, 4.12315647, 7.21692515, 12.60263013, 22.7102731),
+    "rpn.width": 512,
+    "rpn.before": 6000,
+    "rpn.proposals": 1000,
+    "rpn.train_before": 12000,
+    "rpn.train_proposals": 2000,
+    "rpn.sampled": 256,
+    "rpn.sampled_positive": 128,
+    "detector.sampled": 256,
+    "detector.sampled_foreground": 64,
     "train.batch_size": 6,
     "eval.batch_size": 8,
 }

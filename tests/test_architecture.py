@@ -28,6 +28,8 @@ ALLOWED = {
     "models": PURE,
     "losses": PURE,
     "tasks": TASKS,
+    "import_weights": LEAVES | {"models", "checkpoints", "torch_file"},
+    "start": LEAVES | {"checkpoints"},
     "state": LEAVES,
     "parallel": LEAVES,
     "validation": LEAVES,
@@ -41,7 +43,7 @@ ALLOWED = {
     "report": LEAVES | {"data", "metrics"},
     "score": LEAVES | {"data", "metrics", "report"},
     "compare": LEAVES | {"metrics"},
-    "dump": LEAVES | {"data"},
+    "dump": LEAVES | {"data", "metrics"},
     "pictures": LEAVES | {"data", "parallel", "visualize"},
     "eval_loop": TASKS | STATE | {"tasks", "baselines"},
     "evaluate": TASKS
@@ -49,7 +51,7 @@ ALLOWED = {
     | {"tasks", "state", "baselines", "eval_loop", "report", "dump", "pictures"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},
-    "train": TASKS | STATE | {"tasks", "state", "eval_loop", "train_step", "preemption"},
+    "train": TASKS | STATE | {"tasks", "state", "start", "eval_loop", "train_step", "preemption"},
     "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
     "cli": set(),
 }

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from linknet_jax.models import efficientnet
-from linknet_jax.models.efficientnet import EfficientNetLite0, EfficientNetLite0Top, load
+from linknet_jax.models.efficientnet import EfficientNetLite0, EfficientNetLite0Top
+from linknet_jax.models.pretrained import convert
 
 # Tan and Le, table 1: side, stride of the first, expansion, channels in and out, layers.
 TABLE = [
@@ -101,14 +102,16 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def variables(tensors):
-    return load(tensors)[0]
+    return convert(tensors).variables
 
 
 def part(variables, name):
     return {collection: values[name] for collection, values in variables.items()}
 
 
-trunk_of = jax.jit(EfficientNetLite0().apply)
+@jax.jit
+def trunk_of(variables, images):
+    return EfficientNetLite0().apply(variables, images)[0]
 
 
 def ours(variables, images):
@@ -149,7 +152,7 @@ def test_logits_agree_with_the_package_on_its_weights():
         given = (torch.tensor(images).permute(0, 3, 1, 2) - 127.0) / 128
         expected = model(given).numpy()
     tensors = {name: x.numpy() for name, x in state.items()}
-    variables, report = load(tensors)
+    _, variables, _, report = convert(tensors)
     assert sum(fate.startswith("used") for fate in report.values()) == 245
     pooled = np.asarray(ours(variables, images)[1])
     logits = pooled @ tensors["_fc.weight"].T + tensors["_fc.bias"]
@@ -159,10 +162,10 @@ def test_logits_agree_with_the_package_on_its_weights():
 
 def test_stride_and_channels_are_as_stated():
     trunk = EfficientNetLite0()
-    features, _ = jax.eval_shape(
+    (features,), _ = jax.eval_shape(
         trunk.init_with_output, jax.random.key(0), jnp.zeros((1, 320, 240, 3), jnp.uint8)
     )
-    assert features.shape == (1, 320 // trunk.stride, 240 // trunk.stride, trunk.channels)
+    assert features.shape == (1, 320 // trunk.strides[0], 240 // trunk.strides[0], trunk.channels)
 
 
 def block_of(variables):
@@ -191,7 +194,7 @@ def test_gradients_reach_kernels_and_no_frozen_statistics(variables):
     @jax.jit
     @jax.grad
     def gradients(variables):
-        return jnp.sum(EfficientNetLite0().apply(variables, images) ** 2)
+        return jnp.sum(trunk_of(variables, images) ** 2)
 
     found = gradients(part(variables, "trunk"))
     assert all(np.isfinite(x).all() and np.any(x) for x in jax.tree.leaves(found["params"]))
@@ -228,7 +231,7 @@ def test_both_depthwise_forms_agree(side, stride):
 
 def test_report_names_every_tensor(tensors):
     extra = tensors | {"ema.decay": np.zeros(3, np.float32)}
-    variables, report = load(extra)
+    _, variables, _, report = convert(extra)
     assert report.keys() == extra.keys()
     used = [name for name, fate in report.items() if fate.startswith("used")]
     assert len(used) == len(jax.tree.leaves(variables)) == 245
@@ -263,13 +266,13 @@ def test_damaged_tensors_are_named(tensors, rule):
     damaged = tensors | {name: DAMAGE[rule](tensors[name])}
     damaged = {key: x for key, x in damaged.items() if x is not None}
     with pytest.raises(ValueError, match=rf"{name}: .*{rule}|{name}: {rule}"):
-        load(damaged)
+        convert(damaged)
 
 
 def test_every_problem_is_told_at_once(tensors):
     damaged = {name: x for name, x in tensors.items() if name != "_bn0.weight"}
     damaged["_bn1.running_var"] = -tensors["_bn1.running_var"]
     with pytest.raises(ValueError, match="EfficientNet-lite0 weights") as caught:
-        load(damaged)
+        convert(damaged)
     assert "_bn0.weight: missing; expected shape (32,)" in str(caught.value)
     assert "_bn1.running_var: holds negative variances" in str(caught.value)

@@ -12,8 +12,8 @@ import reference
 import tiny
 
 from linknet_jax.config import get_default
-from linknet_jax.models.layers import UnitVarianceLinear
 from linknet_jax.models.backbones import TRUNKS
+from linknet_jax.models.layers import UnitVarianceLinear
 from linknet_jax.state import create_state
 from linknet_jax.tasks import TASKS
 from linknet_jax.validation import CHOICES, STRIDES

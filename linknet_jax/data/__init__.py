@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from linknet_jax.data import boxes_only, threads
 from linknet_jax.data.batching import FILLER, Draw, Source, check_max_objects
 from linknet_jax.data.collection import SPLITS
+from linknet_jax.data.detections import Found, load_detections
 from linknet_jax.data.files import Files, load
 from linknet_jax.data.mirror import counterparts, flips
 from linknet_jax.data.splits import available
@@ -30,6 +31,11 @@ class Dataset:
             for names in (source.vocabulary.objects, source.vocabulary.predicates):
                 counterparts(names)  # ValueError now, not at the first flip
         self._source, self._loader, self._config = source, loader, config
+        self._detections = None
+        if config.detections:
+            self._detections = load_detections(
+                config.detections, config.max_detections, source.vocabulary.objects
+            )
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -46,6 +52,23 @@ class Dataset:
         """Every true relation of every image where the images are drawn, else None."""
         return self._source.truth
 
+    def detections(self, index: int) -> Found:
+        """(boxes in pixels of the original, labels, scores) of an image in `data.detections`.
+
+        The best score first; ValueError without such a file.
+        """
+        if self._detections is None:
+            raise ValueError("data.detections is empty; set --config.data.detections=FILE")
+        return self._detections[self.annotations[index].image_id]
+
+    def check_detections(self) -> None:
+        """ValueError where `data.detections` has a line for no image of the split.
+
+        Batches check it too; a split that is built for its statistics alone needs no line.
+        """
+        if self._detections is not None:
+            self._detections.check_split(self.annotations)
+
     def train_batches(
         self,
         batch_size: int,
@@ -58,15 +81,14 @@ class Dataset:
         share = (process_index, process_count)
         stream = train_indices(len(self.annotations), batch_size, seed, start_step, *share)
         draws = (self._draw(seed, indices, epochs) for _, indices, epochs in stream)
-        return self._loader.batches(self._source, self._config, draws, seed)
+        return self._batches(draws, seed)
 
     def evaluation_batches(
         self, batch_size: int, process_index: int = 0, process_count: int = 1
     ) -> Iterator[Batch]:
         """This process's share of every image once; `example_mask` is False for the filler."""
         stream = evaluation_indices(len(self.annotations), batch_size, process_index, process_count)
-        draws = (Draw(x, np.zeros_like(x), np.zeros(len(x), bool)) for x in stream)
-        return self._loader.batches(self._source, self._config, draws, seed=0)
+        return self._batches(Draw(x, np.zeros_like(x), np.zeros(len(x), bool)) for x in stream)
 
     def batches_of(self, indices: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """These images, in this order; `example_mask` is False for the filler."""
@@ -75,7 +97,11 @@ class Dataset:
         order = evaluation_indices(len(indices), batch_size)
         chosen = np.append(np.asarray(indices, int), FILLER)  # -1 in `order` takes the last
         draws = (Draw(chosen[x], np.zeros_like(x), np.zeros(len(x), bool)) for x in order)
-        return self._loader.batches(self._source, self._config, draws, seed=0)
+        return self._batches(draws)
+
+    def _batches(self, draws: Iterator[Draw], seed: int = 0) -> Iterator[Batch]:
+        self.check_detections()
+        return self._loader.batches(self._source, self._config, draws, seed, self._detections)
 
     def _draw(self, seed: int, indices: np.ndarray, epochs: np.ndarray) -> Draw:
         mirrored = (

@@ -9,10 +9,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from linknet_jax.data.detections import DetectionTable
 from linknet_jax.data.mirror import mirror
 from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.boxes import BENIGN_BOX
-from linknet_jax.types import Annotation, Batch, Vocabulary
+from linknet_jax.types import Annotation, Batch, Detections, Vocabulary
 
 FILLER = -1
 
@@ -27,6 +28,16 @@ class Draw(NamedTuple):
     epochs: Int[np.ndarray, "b"]
     flips: Bool[np.ndarray, "b"]
     clip: bool = False
+
+
+class _Frame(NamedTuple):
+    """How one image of a draw lies in the network input: `valid` is the (height, width) that its
+    photograph covers there, `scale` the network's pixels per pixel of the original."""
+
+    flip: bool
+    clip: bool
+    valid: Float[np.ndarray, "2"]
+    scale: float
 
 
 class Source(Protocol):
@@ -76,30 +87,29 @@ def make_batch(
     draw: Draw,
     max_objects: int,
     seed: int,
+    detections: DetectionTable | None = None,
 ) -> Batch:
     """Pads the annotations of the draw to `max_objects`; -1 gives a filler image without boxes.
 
     Of several predicates of a pair one annotation is drawn uniformly, keyed by
     (seed, epoch, index): anew in every epoch, alike on any number of processes. A relation of an
-    object with itself is no ordered pair and has no place. Raises ValueError as check_max_objects.
+    object with itself is no ordered pair and has no place. Detected boxes are placed as annotated
+    ones. Raises ValueError as check_max_objects.
     """
     size = len(draw.indices)
     boxes = np.tile(np.float32(BENIGN_BOX), (size, max_objects, 1))
     box_mask = np.zeros((size, max_objects), bool)
     labels = np.zeros((size, max_objects), np.int32)
     predicates = np.zeros((size, max_objects, max_objects), np.int32)
-    drawn = zip(draw.indices, draw.epochs, draw.flips, strict=True)
-    for row, (index, epoch, flip) in enumerate(drawn):
+    places = zip(draw.flips, image_sizes, scales, strict=True)
+    frames = [_Frame(flip, draw.clip, *place) for flip, *place in places]
+    for row, (index, epoch) in enumerate(zip(draw.indices, draw.epochs, strict=True)):
         if index == FILLER:
             continue
-        annotation = _of_photograph(source.annotations[index], image_sizes[row], scales[row])
-        if flip:
-            annotation = mirror(annotation, source.vocabulary)
-        check_max_objects([annotation], max_objects)
+        check_max_objects([source.annotations[index]], max_objects)
+        annotation = _placed(source.annotations[index], frames[row], source.vocabulary)
         count = len(annotation.boxes)
-        extent = np.array([annotation.width, annotation.height])
-        found = box_ops.clip(annotation.boxes, extent) if draw.clip else annotation.boxes
-        boxes[row, :count] = found * scales[row]
+        boxes[row, :count] = annotation.boxes
         box_mask[row, :count] = True
         labels[row, :count] = annotation.labels
         _draw_predicates(predicates[row], annotation.relations, (seed, epoch, index))
@@ -112,7 +122,41 @@ def make_batch(
         predicates=predicates,
         image_index=np.asarray(draw.indices, np.int32),
         example_mask=np.asarray(draw.indices) != FILLER,
+        detections=None if detections is None else _detected(source, detections, draw, frames),
     )
+
+
+def _detected(
+    source: Source, table: DetectionTable, draw: Draw, frames: Sequence[_Frame]
+) -> Detections:
+    shape = len(frames), table.limit
+    boxes = np.tile(np.float32(BENIGN_BOX), (*shape, 1))
+    mask, labels = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    scores = np.zeros(shape, np.float32)
+    for row, index in enumerate(draw.indices):
+        if index == FILLER:
+            continue
+        image = source.annotations[index]
+        found, classes, values = table[image.image_id]
+        image = dataclasses.replace(
+            image, boxes=found, labels=classes, relations=image.relations[:0]
+        )
+        image = _placed(image, frames[row], source.vocabulary)
+        kept = slice(len(values))
+        boxes[row, kept], labels[row, kept] = image.boxes, image.labels
+        mask[row, kept], scores[row, kept] = True, values
+    return Detections(boxes=boxes, mask=mask, labels=labels, scores=scores)
+
+
+def _placed(annotation: Annotation, frame: _Frame, vocabulary: Vocabulary) -> Annotation:
+    """With boxes in pixels of the network input, mirrored and cut as it was drawn."""
+    annotation = _of_photograph(annotation, frame.valid, frame.scale)
+    if frame.flip:
+        annotation = mirror(annotation, vocabulary)
+    boxes = annotation.boxes
+    if frame.clip:
+        boxes = box_ops.clip(boxes, np.array([annotation.width, annotation.height]))
+    return dataclasses.replace(annotation, boxes=boxes * frame.scale)
 
 
 def _of_photograph(

@@ -8,18 +8,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import FILLER, Draw, Source, make_batch
+from linknet_jax.data.detections import DetectionTable
 from linknet_jax.data.transforms import covered
 from linknet_jax.types import Annotation, Batch
 
 
 def batches(
-    source: Source, config: ConfigDict, stream: Iterator[Draw], seed: int
+    source: Source,
+    config: ConfigDict,
+    stream: Iterator[Draw],
+    seed: int,
+    detections: DetectionTable | None = None,
 ) -> Iterator[Batch]:
     """The batches of a stream of draws, in its order; their images are 0 pixels wide and high."""
     for draw in stream:
         images = np.zeros((len(draw.indices), 0, 0, 3), np.uint8)
         sizes, scales = _frames(source, config.image_size, draw.indices)
-        yield make_batch(source, images, sizes, scales, draw, config.max_objects, seed)
+        places = images, sizes, scales
+        yield make_batch(source, *places, draw, config.max_objects, seed, detections)
 
 
 def _frames(source: Source, size: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

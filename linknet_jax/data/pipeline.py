@@ -15,6 +15,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import Draw, Source, make_batch, read_example
+from linknet_jax.data.detections import DetectionTable
 from linknet_jax.types import Batch
 
 tf.config.set_visible_devices([], "GPU")
@@ -25,6 +26,7 @@ def batches(
     config: ConfigDict,
     stream: Iterator[Draw],
     seed: int,
+    detections: DetectionTable | None = None,
 ) -> Iterator[Batch]:
     """The batches of a stream of draws, in its order.
 
@@ -40,7 +42,8 @@ def batches(
     try:
         for numbers, image_sizes, scales in dataset.as_numpy_iterator():
             draw, images = making.pop(int(numbers[0]))
-            yield make_batch(source, images, image_sizes, scales, draw, config.max_objects, seed)
+            places = images, image_sizes, scales
+            yield make_batch(source, *places, draw, config.max_objects, seed, detections)
     except tf.errors.OpError as error:
         raise failures[0] if failures else error from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from linknet_jax.data.batching import Draw, Source, make_batch, read_example
+from linknet_jax.data.detections import DetectionTable
 from linknet_jax.types import Batch
 
 
@@ -18,20 +20,22 @@ def batches(
     config: ConfigDict,
     stream: Iterator[Draw],
     seed: int,
+    detections: DetectionTable | None = None,
 ) -> Iterator[Batch]:
     """The batches of a stream of draws, in its order.
 
     Holds `prefetch` batches in the making besides the one that the consumer works on.
     """
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="linknet-data")
+    finish = functools.partial(_finish, source, config.max_objects, seed, detections)
     pending = collections.deque()
     try:
         for draw in stream:
             pending.append((_submit(executor, source, config, draw), draw))
             if len(pending) > config.prefetch:
-                yield _finish(source, config, seed, *pending.popleft())
+                yield finish(*pending.popleft())
         while pending:
-            yield _finish(source, config, seed, *pending.popleft())
+            yield finish(*pending.popleft())
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -52,12 +56,14 @@ def _submit(
 
 def _finish(
     source: Source,
-    config: ConfigDict,
+    max_objects: int,
     seed: int,
+    detections: DetectionTable | None,
     started: tuple[np.ndarray, list[Future]],
     draw: Draw,
 ) -> Batch:
     images, futures = started
     image_sizes, scales = zip(*(future.result() for future in futures), strict=True)
     sizes = np.array(image_sizes, np.float32)
-    return make_batch(source, images, sizes, np.array(scales), draw, config.max_objects, seed)
+    scales = np.array(scales)
+    return make_batch(source, images, sizes, scales, draw, max_objects, seed, detections)

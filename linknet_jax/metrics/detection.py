@@ -40,17 +40,28 @@ class DetectionMetrics:
         return result
 
     def compute(self) -> dict[str, float | None]:
-        """AP (mean over IoU 0.50 .. 0.95) and mAP@50: means over the annotated classes."""
+        """AP (mean over IoU 0.50 .. 0.95) and mAP@50: means over the annotated classes; AP@50 of
+        all boxes as one class."""
         images = sorted(self._images, key=lambda x: (isinstance(x[0], str), x[0]))
         truth, detected = (_rows([x[side] for x in images]) for side in (1, 2))
         classes = np.unique(truth[:, 1])
         if not len(classes):
-            return {"mAP@50": None, "AP": None}
+            return {"mAP@50": None, "AP": None, "AP@50": None}
         curves = [_precision(*(x[x[:, 1] == c] for x in (truth, detected))) for c in classes]
         return {
             "mAP@50": float(np.mean([x[0] for x in curves])),
             "AP": float(np.mean(curves)),
+            "AP@50": float(_precision(truth, detected)[0]),
         }
+
+
+def boxes_of(prediction: Prediction, annotation: Annotation, side: int) -> Float[np.ndarray, "n 4"]:
+    """The boxes of a prediction in pixels of the original image, of which the network saw a
+    picture that fits a square of `side` pixels; the annotated ones where boxes were given."""
+    if prediction.boxes is None:
+        return annotation.boxes
+    found = np.asarray(prediction.boxes, np.float64)[: int(prediction.box_count)]
+    return found * (max(annotation.width, annotation.height) / side)
 
 
 def _rows(parts: list[Objects]) -> Rows:

@@ -24,6 +24,17 @@ def results_table(results: dict, model: str = "LinkNet") -> str:
     return "\n".join([_title(results), *align(rows, left=2), *_fewer_images(methods, model)])
 
 
+def objects_table(results: dict) -> str:
+    """The detector's scores, and those of perfect boxes where they are known."""
+    keys = ("AP@50", "mAP@50", "AP")
+    rows = [["", *keys]]
+    for name in ("tasks", "ceiling"):
+        for task, metrics in results.get(name, {}).items():
+            label = task if name == "tasks" else "perfect boxes, classes without context"
+            rows.append([label, *(percent(metrics[key]) for key in keys)])
+    return "\n".join([_title(results), *align(rows, left=1)])
+
+
 def _fewer_images(methods: dict[str, dict], model: str) -> list[str]:
     """Methods scored on other images than the model, as `missing` = skip can bring about."""
     images = {

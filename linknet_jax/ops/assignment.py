@@ -71,7 +71,7 @@ def match(
     true_mask: Bool[Array, "g"],
 ) -> Match:
     """The best true box of every box."""
-    return _best(_overlaps(boxes, box_mask, true_boxes, true_mask))
+    return _best(overlaps(boxes, box_mask, true_boxes, true_mask))
 
 
 def label_boxes(matched: Match, true_labels: Int[Array, "g"], foreground: float) -> Int[Array, "n"]:
@@ -94,9 +94,9 @@ def label_anchors(
     anchors, ties included, unless it overlaps none (pitfall 19). Negative: below `negative` (0.3)
     with every true box. Anchors that are not `usable` (outside the image) are ignored.
     """
-    overlaps = _overlaps(anchors, usable, true_boxes, true_mask)
-    matched = _best(overlaps)
-    best = (overlaps > 0) & (overlaps >= (1 - TIE) * overlaps.max(axis=0))
+    found = overlaps(anchors, usable, true_boxes, true_mask)
+    matched = _best(found)
+    best = (found > 0) & (found >= (1 - TIE) * found.max(axis=0))
     labels = jnp.where(matched.overlap < negative, NEGATIVE, IGNORED)
     labels = jnp.where((matched.overlap >= positive) | best.any(axis=1), POSITIVE, labels)
     return jnp.where(usable, labels, IGNORED), matched.index
@@ -164,10 +164,16 @@ def _benign(boxes: Float[Array, "n 4"], mask: Bool[Array, "n"]) -> Float[Array, 
     return jnp.where(mask[:, None], boxes, jnp.asarray(box_ops.BENIGN_BOX))
 
 
-def _overlaps(boxes, box_mask, true_boxes, true_mask) -> Float[Array, "n g"]:
+def overlaps(
+    boxes: Float[Array, "n 4"],
+    box_mask: Bool[Array, "n"],
+    true_boxes: Float[Array, "g 4"],
+    true_mask: Bool[Array, "g"],
+) -> Float[Array, "n g"]:
+    """Inclusive IoU of every box with every true box, 0 in padding."""
     boxes, true_boxes = _benign(boxes, box_mask), _benign(true_boxes, true_mask)
-    overlaps = box_ops.iou(boxes, true_boxes, inclusive=True)
-    return jnp.where(box_mask[:, None] & true_mask, overlaps, 0)
+    found = box_ops.iou(boxes, true_boxes, inclusive=True)
+    return jnp.where(box_mask[:, None] & true_mask, found, 0)
 
 
 def _best(overlaps: Float[Array, "n g"]) -> Match:

@@ -34,21 +34,23 @@ def sample_pairs(
     Uniform without replacement; a related pair that was not drawn never serves as an unrelated one
     (A27). The draw depends on the key and the pair, not on the padding.
     """
-    noise = _pair_noise(predicates.shape[0], key)
+    noise = pair_noise(predicates.shape[0], key)
     related, unrelated = pair_mask & (predicates > 0), pair_mask & (predicates == 0)
-    positives = _lowest(noise, related, related_limit)
-    return positives | _lowest(noise, unrelated, limit - positives.sum())
+    positives = lowest(noise, related, related_limit)
+    return positives | lowest(noise, unrelated, limit - positives.sum())
 
 
-def _pair_noise(n: int, key: Key[Array, ""]) -> Float[Array, "n n"]:
+def pair_noise(n: int, key: Key[Array, ""]) -> Float[Array, "n n"]:
+    """Uniform numbers that depend on the key and the pair, not on n."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
     keys = jax.vmap(lambda k: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(n)))(keys)
     return jax.vmap(jax.vmap(jax.random.uniform))(keys)
 
 
-def _lowest(
+def lowest(
     noise: Float[Array, "n n"], mask: Bool[Array, "n n"], count: int | Int[Array, ""]
 ) -> Bool[Array, "n n"]:
+    """The `count` pairs of the mask with the lowest noise."""
     order = jnp.argsort(jnp.where(mask, noise, 2.0).ravel())
     rank = jnp.zeros(noise.size, jnp.int32).at[order].set(jnp.arange(noise.size))
     return mask & (rank.reshape(noise.shape) < count)

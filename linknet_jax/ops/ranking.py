@@ -44,5 +44,18 @@ def rank_triplets(
     )
 
 
+def no_triplets(
+    labels: Int[Array, "n"],
+    label_scores: Float[Array, "n"],
+    boxes: Float[Array, "n 4"],
+    mask: Bool[Array, "n"],
+) -> Prediction:
+    """Objects without relations."""
+    pairs, none = jnp.zeros((0, 2), int), jnp.zeros(0, int)
+    scores, count = jnp.zeros(0), jnp.zeros((), int)
+    ranked = (pairs, none, scores, count)
+    return Prediction(labels, label_scores, *ranked, *ranked, boxes=boxes, box_count=mask.sum())
+
+
 def _subject_object(flat: Int[Array, "m"], n: int) -> Int[Array, "m 2"]:
     return jnp.stack([flat // n, flat % n], axis=-1)

@@ -24,6 +24,7 @@ def roi_align(
     sampling_ratio: int = 2,
     method: str = "aligned",
     block: int = 16,
+    rows: Int[Array, "2"] | None = None,
 ) -> Float[Array, "r {size} {size} c"]:
     """Features of every RoI, read from its own image's map only (A1).
 
@@ -31,6 +32,7 @@ def roi_align(
     `motifs` takes one sample a bin on the corner grid, 0 outside the map, and has no ratio.
     Boxes are pixels of the network input; one that is not finite gives zeros. Adjacent RoIs of
     one image are computed together, `block` at a time: any order is correct, grouped is fast.
+    `rows` (first, end) limits the work to boxes[first:end]; the others give zeros.
     Reverse-mode derivatives only.
 
     Raises:
@@ -43,7 +45,11 @@ def roi_align(
     aligned = functools.partial(_aligned_weights, size=size, sampling_ratio=sampling_ratio)
     weigh = aligned if method == "aligned" else functools.partial(_corner_weights, size=size)
     ids = jnp.clip(image_ids, 0, len(features) - 1).astype(jnp.int32)
-    return _packed(functools.partial(_pool, weigh), min(block, len(boxes)), features, scaled, ids)
+    span = jnp.zeros_like(ids[0]) + jnp.asarray(
+        (0, len(boxes)) if rows is None else rows, jnp.int32
+    )
+    pool = functools.partial(_pool, weigh)
+    return _packed(pool, min(block, len(boxes)), features, scaled, ids, span)
 
 
 def _check(method: str, **counts: int) -> None:
@@ -93,29 +99,29 @@ def _pool(weigh: Callable, image: Float[Array, "h w c"], boxes: Float[Array, "k 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _packed(pool: Callable, block: int, features, boxes, image_ids):
+def _packed(pool: Callable, block: int, features, boxes, image_ids, span):
     """Pools every run of RoIs of one image; written with its transpose, as the trips vary."""
 
     def step(state):
         start, pooled = state
-        first, mine = _run(image_ids, start, block)
+        first, mine = _run(image_ids, start, span[1], block)
         values = pool(features[image_ids[start]], _rows(boxes, first, block))
         return start + mine.sum(dtype=jnp.int32), _write(pooled, first, mine, values)
 
     shape = jax.eval_shape(pool, features[0], boxes).shape
-    return _over_runs(step, image_ids, lax.full_like(features, 0, shape=shape))
+    return _over_runs(step, span, lax.full_like(features, 0, shape=shape))
 
 
-def _packed_fwd(pool, block, features, boxes, image_ids):
-    return _packed(pool, block, features, boxes, image_ids), (features, boxes, image_ids)
+def _packed_fwd(pool, block, *operands):
+    return _packed(pool, block, *operands), operands
 
 
 def _packed_bwd(pool, block, saved, cotangent):
-    features, boxes, image_ids = saved
+    features, boxes, image_ids, span = saved
 
     def step(state):
         start, (d_features, d_boxes) = state
-        first, mine = _run(image_ids, start, block)
+        first, mine = _run(image_ids, start, span[1], block)
         image = image_ids[start]
         _, pull = jax.vjp(pool, features[image], _rows(boxes, first, block))
         d_image, d_block = pull(_only(mine, _rows(cotangent, first, block), 0))
@@ -125,24 +131,23 @@ def _packed_bwd(pool, block, saved, cotangent):
 
     # Hundreds of blocks are summed: bfloat16 would lose them.
     total = jnp.zeros_like(features, jnp.promote_types(features.dtype, jnp.float32))
-    d_features, d_boxes = _over_runs(step, image_ids, (total, jnp.zeros_like(boxes)))
-    return d_features.astype(features.dtype), d_boxes, None
+    d_features, d_boxes = _over_runs(step, span, (total, jnp.zeros_like(boxes)))
+    return d_features.astype(features.dtype), d_boxes, None, None
 
 
 _packed.defvjp(_packed_fwd, _packed_bwd)
 
 
-def _over_runs(step: Callable, image_ids, initial):
-    state = (jnp.zeros_like(image_ids[0]), initial)
-    return lax.while_loop(lambda state: state[0] < len(image_ids), step, state)[1]
+def _over_runs(step: Callable, span: Int[Array, "2"], initial):
+    return lax.while_loop(lambda state: state[0] < span[1], step, (span[0], initial))[1]
 
 
-def _run(image_ids: Int[Array, " r"], start, block: int) -> tuple[Array, Bool[Array, " k"]]:
+def _run(image_ids: Int[Array, " r"], start, end, block: int) -> tuple[Array, Bool[Array, " k"]]:
     """The block of rows that holds `start`, and which of them belong to the run it begins."""
     first = jnp.minimum(start, len(image_ids) - block)
-    before = first + jnp.arange(block) < start
-    same = _rows(image_ids, first, block) == image_ids[start]
-    return first, jnp.cumprod(same | before).astype(bool) & ~before
+    row = first + jnp.arange(block)
+    same = (_rows(image_ids, first, block) == image_ids[start]) & (row < end)
+    return first, jnp.cumprod(same | (row < start)).astype(bool) & (row >= start)
 
 
 def _rows(array, first, block: int):

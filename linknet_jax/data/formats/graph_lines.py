@@ -67,6 +67,12 @@ def prediction_problem(record: Any, objects: Names, predicates: Names) -> str:
     return problem or _graph_problem(record, objects, predicates, scored=True)
 
 
+def detection_problem(record: Any) -> str:
+    """Why a line of a detector's boxes cannot be used, "" if it can; only its objects count."""
+    problem = _head_problem(record, "image_id, objects") or _list_problem(record, "objects")
+    return problem or _objects_problem(record["objects"], Names(), scored=True)
+
+
 def place(number: int, record: Any) -> str:
     """Where a finding is: the line, and the image where the line names one."""
     image = f", image {shown(record.get('image_id'))}" if isinstance(record, dict) else ""
@@ -80,15 +86,24 @@ def _head_problem(record: Any, form: str) -> str:
 
 
 def _graph_problem(record: dict, objects: Names, predicates: Names, scored: bool) -> str:
-    for key in ("objects", "relations"):
-        if not isinstance(record.get(key), list):
-            return f"{key} must be a list, got {shown(record.get(key))}"
-    for number, entry in enumerate(record["objects"]):
-        if problem := _object_problem(entry, objects, scored):
-            return f"object {number}, {problem}"
+    problem = _list_problem(record, "objects") or _list_problem(record, "relations")
+    if problem := problem or _objects_problem(record["objects"], objects, scored):
+        return problem
     for number, entry in enumerate(record["relations"]):
         if problem := _relation_problem(entry, len(record["objects"]), predicates, scored):
             return f"relation {number}, {problem}"
+    return ""
+
+
+def _list_problem(record: dict, key: str) -> str:
+    value = record.get(key)
+    return "" if isinstance(value, list) else f"{key} must be a list, got {shown(value)}"
+
+
+def _objects_problem(entries: list, names: Names, scored: bool) -> str:
+    for number, entry in enumerate(entries):
+        if problem := _object_problem(entry, names, scored):
+            return f"object {number}, {problem}"
     return ""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -31,7 +32,9 @@ def read_truth(
     """
     listed = (vocabulary.objects, vocabulary.predicates) if vocabulary else (None, None)
     names = tuple(Names(x, source) for x in listed)
-    table = pack(annotation_of(x, *names) for _, x in _records(path, annotation_problem, names))
+    table = pack(
+        annotation_of(x, *names) for _, x in checked_lines(path, annotation_problem, names)
+    )
     return with_sorted_names(table, *names), Vocabulary(*(n.sorted()[0] for n in names))
 
 
@@ -46,14 +49,18 @@ def read_predictions(
     """
     listed = (vocabulary.objects, vocabulary.predicates)
     names = tuple(Names(x, source) for x in listed)
-    for number, record in _records(path, prediction_problem, names):
-        yield number, record["image_id"], _boxes(record["objects"]), _prediction(record, *names)
+    for number, record in checked_lines(path, prediction_problem, names):
+        yield number, record["image_id"], boxes_of(record["objects"]), _prediction(record, *names)
 
 
-def _records(
-    path: epath.Path, problem_of: Callable[..., str], names: tuple[Names, Names]
+def checked_lines(
+    path: epath.Path, problem_of: Callable[..., str], names: Sequence[Any]
 ) -> Iterator[tuple[int, dict]]:
-    """(line, record) of every line; ValueError for the first that is wrong."""
+    """(line, record) of every line of which `problem_of(record, *names)` has nothing to say.
+
+    ValueError for the first other line, for boxes that are none, for an image id that stands twice
+    and for a file without lines.
+    """
     seen: dict = {}
     for number, record, problem in read_lines(path):
         problem = problem or problem_of(record, *names)
@@ -71,7 +78,7 @@ def _repeated(seen: dict, record: dict, number: int) -> str:
 
 
 def _corner_problem(objects: list[dict]) -> str:
-    boxes = _boxes(objects)
+    boxes = boxes_of(objects)
     wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if not wrong.any():
         return ""
@@ -80,7 +87,8 @@ def _corner_problem(objects: list[dict]) -> str:
     return f"object {number}, box {shown(objects[number]['box'])} {rule}"
 
 
-def _boxes(objects: list[dict]) -> Float[np.ndarray, "n 4"]:
+def boxes_of(objects: list[dict]) -> Float[np.ndarray, "n 4"]:
+    """float64 boxes of a line's objects."""
     return np.array([o["box"] for o in objects], np.float64).reshape(-1, 4)
 
 

@@ -1,4 +1,4 @@
-"""The only place that knows which ground truth a task is given."""
+"""SGCls and PredCls: boxes are given. Tasks alone know which ground truth a network sees."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from linknet_jax import losses
 from linknet_jax.models.linknet import LinkNet
 from linknet_jax.ops.pairs import all_pairs, sample_pairs
 from linknet_jax.ops.ranking import rank_triplets
+from linknet_jax.tasks.example import BOXES, example_boxes, example_image
 from linknet_jax.types import Batch, Prediction, SceneGraph
 
 
@@ -32,6 +33,15 @@ class SceneGraphClassification:
         config = nn.FrozenDict(self.config.model.to_dict())
         return LinkNet(config, self.num_objects, self.num_predicates)
 
+    def init(self, key: Key[Array, ""]) -> dict:
+        """Fresh variables."""
+        inputs = {}
+        if not self.config.model.visual:
+            shape = (1, BOXES, self.num_objects)
+            inputs["label_distribution"] = jnp.full(shape, 1 / self.num_objects)
+        operands = (*example_image(self.config), *example_boxes(self.config))
+        return dict(self.model.init(key, *operands, **inputs))
+
     def inputs(self, batch: Batch, train: bool) -> dict:
         """The ground truth that enters the forward pass, beside the boxes."""
         teacher = train and self.config.model.e0_label_train == "ground_truth"
@@ -48,7 +58,8 @@ class SceneGraphClassification:
         """The network's output and the updated running statistics, if it has any."""
         return self.model.apply(
             variables, batch.images, batch.image_sizes, batch.boxes, batch.box_mask, pair_mask,
-            keys=keys, train=train, mutable=["batch_stats"] if train else [],
+            keys=keys, train=train, features=batch.features,
+            mutable=["batch_stats"] if train else [],
             **self.inputs(batch, train),
         )  # fmt: skip
 
@@ -62,6 +73,13 @@ class SceneGraphClassification:
             weights["box_head"] = config.loss.box_head
         return weights
 
+    def prepare(
+        self, variables: dict, batch: Batch, keys: Key[Array, "b"]
+    ) -> tuple[Batch, Bool[Array, "b n n"], Key[Array, "b"]]:
+        """What the losses of a batch are computed from: arguments of `counts` and `losses`."""
+        del variables
+        return batch, self.sample(batch, keys), keys
+
     def sample(self, batch: Batch, keys: Key[Array, "b"]) -> Bool[Array, "b n n"]:
         """The ordered pairs to train on (A27)."""
         limits = self.config.sampling
@@ -69,8 +87,11 @@ class SceneGraphClassification:
         draw = jax.vmap(sample_pairs, (0, 0, 0, None, None))
         return draw(batch.predicates, masks, keys, limits.pairs, limits.related)
 
-    def counts(self, batch: Batch, pair_mask: Bool[Array, "b n n"]) -> dict[str, Float[Array, ""]]:
+    def counts(
+        self, batch: Batch, pair_mask: Bool[Array, "b n n"], keys: Key[Array, "b"] | None = None
+    ) -> dict[str, Float[Array, ""]]:
         """What each loss is divided by, known before the forward pass."""
+        del keys
         summed = self.config.loss.context_reduction == "sum"
         objects, images = batch.box_mask.sum(), batch.example_mask.sum()
         counts = {
@@ -79,7 +100,7 @@ class SceneGraphClassification:
             "relation": pair_mask.sum(),
             "context": images * (1 if summed else self.num_objects - 1),
         }
-        return {name: counts[name].astype(jnp.float32) for name in self.weights()}
+        return {name: counts[name].astype(jnp.float32) for name in counts if name in self.weights()}
 
     def losses(
         self,
@@ -87,37 +108,45 @@ class SceneGraphClassification:
         batch: Batch,
         pair_mask: Bool[Array, "b n n"],
         keys: Key[Array, "b"],
+        truth: Batch | None = None,
     ) -> tuple[dict[str, Float[Array, ""]], dict]:
-        """Sums of the losses, and the updated running statistics."""
+        """Sums of the losses, and the updated running statistics.
+
+        `truth` has the annotated objects, where `batch` holds others.
+        """
+        truth = batch if truth is None else truth
         graph, updates = self.forward(variables, batch, pair_mask, keys, train=True)
         terms = {
             "object": lambda: losses.cross_entropy(graph.O4, batch.labels, batch.box_mask),
             "relation": lambda: losses.cross_entropy(graph.G2, batch.predicates, pair_mask),
             "context": lambda: losses.multi_label(
                 graph.context_logits,
-                losses.present_classes(batch.labels, batch.box_mask, self.num_objects),
+                losses.present_classes(truth.labels, truth.box_mask, self.num_objects),
                 batch.example_mask,
             ),
             "box_head": lambda: losses.cross_entropy(
                 graph.box_logits, batch.labels, batch.box_mask
             ),
         }
-        return {name: terms[name]() for name in self.weights()}, updates
+        return {name: terms[name]() for name in terms if name in self.weights()}, updates
 
     def objects(
         self, graph: SceneGraph, batch: Batch
     ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """Label of every box and its score: softmax over all classes, background never chosen."""
-        labels = 1 + jnp.argmax(graph.O4[..., 1:], axis=-1)
         probabilities = jax.nn.softmax(graph.O4)
-        return labels, jnp.take_along_axis(probabilities, labels[..., None], -1)[..., 0]
+        scores = jnp.take_along_axis(probabilities, graph.labels[..., None], -1)[..., 0]
+        return graph.labels, scores
 
     def predict(self, variables: dict, batch: Batch) -> Prediction:
         """Ranked triplets of every image."""
-        masks = jax.vmap(all_pairs)(batch.box_mask)
-        graph, _ = self.forward(variables, batch, masks)
+        return self.rank(variables, batch, jax.vmap(all_pairs)(batch.box_mask))
+
+    def rank(self, variables: dict, batch: Batch, pair_mask: Bool[Array, "b n n"]) -> Prediction:
+        """Ranked triplets of these pairs."""
+        graph, _ = self.forward(variables, batch, pair_mask)
         labels, scores = self.objects(graph, batch)
-        return jax.vmap(rank_triplets)(labels, scores, graph.G2, masks)
+        return jax.vmap(rank_triplets)(labels, scores, graph.G2, pair_mask)
 
 
 class PredicateClassification(SceneGraphClassification):
@@ -142,7 +171,3 @@ class PredicateClassification(SceneGraphClassification):
     ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """The given labels, score 1."""
         return batch.labels, jnp.ones(batch.labels.shape)
-
-
-TASKS = {"sgcls": SceneGraphClassification, "predcls": PredicateClassification}
-EVALUATED = {"sgcls": ("sgcls", "predcls"), "predcls": ("predcls",)}  # tasks a checkpoint serves

@@ -1,0 +1,8 @@
+"""Object detection: the Faster R-CNN that scene graph detection stands on."""
+
+from linknet_jax import config as base
+
+
+def get_config(variant: str = ""):
+    """`variant`: names joined by commas, see linknet_jax/variants.py."""
+    return base.get_config("detector", variant)

@@ -1,0 +1,93 @@
+"""What a fresh run takes from other checkpoints: the same path is the same thing in every model."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from linknet_jax.checkpoints import Checkpoints
+
+Flat = dict[tuple[str, ...], np.ndarray]  # variables by (collection, module, .., name)
+COPIES = {"object_features": ("object_head",), "union_features": ("edge_head",)}  # METHOD.md 1.1
+MEASURED = ("layout_mean", "layout_std", "frequency_bias")  # on the run's own training split
+
+
+def load(config: ConfigDict, wanted: dict) -> Flat:
+    """What `config.start` names and the model (`wanted`: its variables' shapes) has a place for.
+
+    LinkNet's two copies of fc6 and fc7 start as the detector's, where they are not given and have
+    its shape. ValueError for a shape that differs, for a checkpoint without anything of use, and
+    where the relations were trained on another trunk than the detector's.
+    """
+    shapes = flatten_dict(wanted)
+    detector, relations = (_read(config, name, shapes) for name in ("detector", "relations"))
+    _check_same_detector(config, detector, relations)
+    given = detector | relations
+    return given | {path: x for path, x in _copies(given, shapes).items() if path not in given}
+
+
+def _read(config: ConfigDict, name: str, shapes: dict) -> Flat:
+    folder = config.start[name]
+    if not folder:
+        return {}
+    stored = _variables(epath.Path(folder))
+    used = {path: x for path, x in stored.items() if path in shapes and path[-1] not in MEASURED}
+    if not used:
+        raise ValueError(
+            f"--config.start.{name}={folder}: nothing in it has a place in this model, whose "
+            f"trunk is {config.model.trunk}; set --config.model.trunk to that of the checkpoint"
+        )
+    wrong = [
+        f"  {'/'.join(path)}: stored {x.shape}, needed {shapes[path].shape}"
+        for path, x in sorted(used.items())
+        if x.shape != shapes[path].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"--config.start.{name}={folder} has another architecture; set the sizes of this run "
+            "to those of that one:\n" + "\n".join(wrong[:20])
+        )
+    if jax.process_index() == 0:
+        print(f"starts with {len(used)} of {len(stored)} arrays of {folder}")
+    return used
+
+
+def _variables(folder: epath.Path) -> Flat:
+    """The variables of the best checkpoint of a folder, by path."""
+    with Checkpoints(folder) as saved:
+        run = saved.about(saved.resolve("latest")).get("config", {})
+    if run.get("train", {}).get("ema"):
+        raise ValueError(f"{folder} was trained with train.ema: start from a run without it")
+    with Checkpoints(folder, run.get("eval", {}).get("metric", "")) as saved:
+        items = saved.read(saved.best(), ("params", "constants"))
+    flat = flatten_dict({"params": items["params"], **items.get("constants", {})})
+    return {path: np.asarray(x) for path, x in flat.items()}
+
+
+def _check_same_detector(config: ConfigDict, detector: Flat, relations: Flat) -> None:
+    if config.train.end_to_end:
+        return
+    for path in sorted(detector.keys() & relations.keys()):
+        if not np.array_equal(detector[path], relations[path]):
+            raise ValueError(
+                f"{'/'.join(path)} differs between --config.start.detector="
+                f"{config.start.detector} and --config.start.relations={config.start.relations}: "
+                "train the relations on that detector (--config.start.detector="
+                f"{config.start.detector} --config.model.freeze_trunk=True "
+                "--config.model.freeze_box_head=True), or set --config.train.end_to_end=True"
+            )
+
+
+def _copies(given: Flat, shapes: dict) -> Flat:
+    """The detector's fc6 and fc7 as LinkNet's two copies."""
+    copies = {}
+    for name, head in COPIES.items():
+        for path in shapes:
+            source = ("params", "object_head", "box_features", *path[3:])
+            if path[:3] == ("params", *head, name) and source in given:
+                if given[source].shape == shapes[path].shape:
+                    copies[path] = given[source]
+    return copies
