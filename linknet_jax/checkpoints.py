@@ -102,11 +102,13 @@ class Checkpoints:
         )
         return self._read(self._saved.load_checkpointables, step, target)
 
-    def read(self, step: int, names: tuple[str, ...]) -> dict[str, Any]:
+    def read(self, step: int, names: tuple[str, ...], sharding: Sharding) -> dict[str, Any]:
         """Those of the named items that the step has, whole, whatever is in them."""
         stored = self._read(self._saved.checkpointables_metadata, step).metadata
         target = {
-            name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name])
+            name: jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), stored[name]
+            )
             for name in names
             if stored.get(name) is not None
         }

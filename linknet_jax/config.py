@@ -74,6 +74,7 @@ def _data() -> dict:
         "flip": False,  # mirror half of the images in training
         "threads": 2,  # that read images, in each process
         "prefetch": 2,  # batches made ahead
+        "cache": "",  # folder for the maps of a frozen trunk, computed once; "" = off
     }
 
 

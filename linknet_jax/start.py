@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
+from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
 from linknet_jax.checkpoints import Checkpoints
@@ -15,7 +16,7 @@ COPIES = {"object_features": ("object_head",), "union_features": ("edge_head",)}
 MEASURED = ("layout_mean", "layout_std", "frequency_bias")  # on the run's own training split
 
 
-def load(config: ConfigDict, wanted: dict) -> Flat:
+def load(config: ConfigDict, wanted: dict, sharding: Sharding) -> Flat:
     """What `config.start` names and the model (`wanted`: its variables' shapes) has a place for.
 
     LinkNet's two copies of fc6 and fc7 start as the detector's, where they are not given and have
@@ -23,17 +24,19 @@ def load(config: ConfigDict, wanted: dict) -> Flat:
     where the relations were trained on another trunk than the detector's.
     """
     shapes = flatten_dict(wanted)
-    detector, relations = (_read(config, name, shapes) for name in ("detector", "relations"))
+    detector, relations = (
+        _read(config, name, shapes, sharding) for name in ("detector", "relations")
+    )
     _check_same_detector(config, detector, relations)
     given = detector | relations
     return given | {path: x for path, x in _copies(given, shapes).items() if path not in given}
 
 
-def _read(config: ConfigDict, name: str, shapes: dict) -> Flat:
+def _read(config: ConfigDict, name: str, shapes: dict, sharding: Sharding) -> Flat:
     folder = config.start[name]
     if not folder:
         return {}
-    stored = _variables(epath.Path(folder))
+    stored = _variables(epath.Path(folder), sharding)
     used = {path: x for path, x in stored.items() if path in shapes and path[-1] not in MEASURED}
     if not used:
         raise ValueError(
@@ -55,14 +58,14 @@ def _read(config: ConfigDict, name: str, shapes: dict) -> Flat:
     return used
 
 
-def _variables(folder: epath.Path) -> Flat:
+def _variables(folder: epath.Path, sharding: Sharding) -> Flat:
     """The variables of the best checkpoint of a folder, by path."""
     with Checkpoints(folder) as saved:
         run = saved.about(saved.resolve("latest")).get("config", {})
     if run.get("train", {}).get("ema"):
         raise ValueError(f"{folder} was trained with train.ema: start from a run without it")
     with Checkpoints(folder, run.get("eval", {}).get("metric", "")) as saved:
-        items = saved.read(saved.best(), ("params", "constants"))
+        items = saved.read(saved.best(), ("params", "constants"), sharding)
     flat = flatten_dict({"params": items["params"], **items.get("constants", {})})
     return {path: np.asarray(x) for path, x in flat.items()}
 

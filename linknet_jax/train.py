@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 from ml_collections import ConfigDict
 
-from linknet_jax import data, parallel, start, validation
+from linknet_jax import data, feature_cache, parallel, start, validation
 from linknet_jax import state as states
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
 from linknet_jax.data import statistics
@@ -36,7 +36,7 @@ AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for it
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
                   "data.prefetch", "eval.step", "eval.batch_size", "eval.report", "eval.dump",
-                  "train.log_every", "checkpoint", "data.detections", "start")  # fmt: skip
+                  "train.log_every", "checkpoint", "data.cache", "data.detections", "start")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:
@@ -56,6 +56,12 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
         first = int(state.step)
         step_fn, predict = compile_train_step(task, mesh), compile_predict(task, mesh)
         share = (jax.process_index(), jax.process_count())
+        if config.data.cache:
+            variables = {"params": state.params, **state.constants}
+            train_data, val_data = (
+                feature_cache.cached(config, variables, dataset, split, *share)
+                for split, dataset in {"train": train_data, "val": val_data}.items()
+            )
         batches = train_data.train_batches(size, config.seed, first, *share)
         recent: collections.deque = collections.deque(maxlen=max(options.log_every, AHEAD))
         with Writer(workdir, first, last, size) as writer:
@@ -117,7 +123,7 @@ def create_or_restore(
     if saved.latest is None:
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
         wanted = jax.eval_shape(lambda: task.init(jax.random.key(0)))
-        given = start.load(config, wanted)
+        given = start.load(config, wanted, same)
         return jax.jit(create, out_shardings=same)(key, *measured(config, dataset), given)
     run = saved.about(saved.latest)
     validation.check_same_run(run["config"], config, FREE_TO_CHANGE)

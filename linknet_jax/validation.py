@@ -116,6 +116,7 @@ def _relations(config: ConfigDict) -> Iterable[str]:
     if not model.visual and model.freeze_box_head:
         yield "model.freeze_box_head=True: there is none without pixels; set False"
     yield from _detection(config)
+    yield from _cache(config)
     if not 0 < train.lr < float("inf"):
         yield f"train.lr={train.lr}: must be positive and finite"
     if not all(0 < part <= 1 for part in train.milestones):
@@ -142,6 +143,26 @@ def _detection(config: ConfigDict) -> Iterable[str]:
         yield f"rpn.negative={config.rpn.negative}: must lie between 0 and rpn.positive"
     if not (config.rpn.ratios and config.rpn.scales):
         yield "rpn.ratios, rpn.scales: must hold at least a number each"
+
+
+def _cache(config: ConfigDict) -> Iterable[str]:
+    """Stored features are those of a trunk that stays, of images as they are."""
+    if not config.data.cache:
+        return
+    if not config.model.freeze_trunk or config.train.end_to_end or config.task == "detector":
+        yield (
+            "data.cache: the trunk learns in this run; set model.freeze_trunk=True and "
+            "train.end_to_end=False on a relation task, or data.cache empty"
+        )
+    if config.data.flip:
+        yield "data.cache: mirrored images are not stored; set data.flip=False, or data.cache empty"
+    if not config.model.visual:
+        yield "data.cache: nothing reads features where model.visual=False; set data.cache empty"
+    if "://" in config.data.cache:
+        yield (
+            f"data.cache={config.data.cache!r}: must be a folder of a file system, which all "
+            "processes see; mount the bucket, or name a disk"
+        )
 
 
 def _evaluation(config: ConfigDict) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -14,6 +15,7 @@ from linknet_jax.data import boxes_only, threads
 from linknet_jax.data.batching import FILLER, Draw, Source, check_max_objects
 from linknet_jax.data.collection import SPLITS
 from linknet_jax.data.detections import Found, load_detections
+from linknet_jax.data.feature_shards import FeatureShards
 from linknet_jax.data.files import Files, load
 from linknet_jax.data.mirror import counterparts, flips
 from linknet_jax.data.splits import available
@@ -25,7 +27,7 @@ from linknet_jax.types import Annotation, Batch, Vocabulary
 class Dataset:
     """One split of a data set: what is annotated, and its batches for training and evaluation."""
 
-    def __init__(self, source: Source, loader: ModuleType, config: ConfigDict):
+    def __init__(self, source: Source, loader: ModuleType | FeatureShards, config: ConfigDict):
         check_max_objects(source.annotations, config.max_objects)
         if config.flip:
             for names in (source.vocabulary.objects, source.vocabulary.predicates):
@@ -68,6 +70,12 @@ class Dataset:
         """
         if self._detections is not None:
             self._detections.check_split(self.annotations)
+
+    def with_features(self, stored: FeatureShards) -> Dataset:
+        """The same split; its batches have the stored features in place of pixels."""
+        other = copy.copy(self)
+        other._loader = stored
+        return other
 
     def train_batches(
         self,
