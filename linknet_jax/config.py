@@ -9,7 +9,7 @@ import difflib
 
 from ml_collections import ConfigDict
 
-from linknet_jax.variants import TASKS, VARIANTS
+from linknet_jax.variants import IN_TASK, TASKS, VARIANTS
 
 
 def get_default(task: str) -> ConfigDict:
@@ -50,7 +50,7 @@ def get_config(task: str, variant: str = "") -> ConfigDict:
         if name not in VARIANTS:
             near = difflib.get_close_matches(name, VARIANTS) or sorted(VARIANTS)
             raise ValueError(f"unknown variant {name!r} of {task}; nearest: {', '.join(near)}")
-        config.update_from_flattened_dict(VARIANTS[name])
+        config.update_from_flattened_dict(VARIANTS[name] | IN_TASK.get((task, name), {}))
     config.name = "_".join([task, *names])
     return config
 

@@ -84,12 +84,13 @@ def evaluate_split(
 def evaluate_objects(
     predict: Predict, task: Task, variables: dict, dataset: data.Dataset, mesh: Mesh
 ) -> dict[str, float | None]:
-    """What was detected on a split, scored: see `DetectionMetrics.compute`."""
+    """mAP@50, AP and class-agnostic AP@50 of what was detected on a split."""
     metrics, config = DetectionMetrics(), task.config
     for index, prediction in predictions(predict, variables, dataset, config.eval.batch_size, mesh):
         truth = dataset.annotations[index]
         metrics.update(truth, boxes_of(prediction, truth, config.data.image_size), prediction)
-    return _gathered(metrics).compute()
+    whole = _gathered(metrics)
+    return whole.compute() | {"AP@50": whole.agnostic()}
 
 
 def _gathered(metrics: DetectionMetrics) -> DetectionMetrics:

@@ -28,6 +28,7 @@ from linknet_jax.models.backbones import TRUNKS
 CODE = (
     "models/trunks.py", "models/efficientnet.py", "models/resnet.py", "models/frozen_norm.py",
     "data/transforms.py", "data/synthetic/scenes.py", "data/synthetic/drawing.py",
+    "data/synthetic/world.py",
 )  # fmt: skip
 
 

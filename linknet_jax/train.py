@@ -35,8 +35,9 @@ from linknet_jax.writer import Writer
 AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for its memory
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
-                  "data.prefetch", "eval.step", "eval.batch_size", "eval.report", "eval.dump",
-                  "train.log_every", "checkpoint", "data.cache", "data.detections", "start")  # fmt: skip
+                  "data.prefetch", "data.cache", "eval.step", "eval.batch_size", "eval.report",
+                  "eval.dump", "train.log_every", "checkpoint", "data.detections",
+                  "start")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:

@@ -168,3 +168,19 @@ def test_true_boxes_reach_one():
         p = prediction(truth.labels, np.ones(len(boxes)))
         images.append((annotated(truth.image_id, boxes, truth.labels), boxes, p))
     assert evaluate(images).compute() == pytest.approx({"mAP@50": 1, "AP": 1}, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agnostic_precision_is_that_of_one_class(seed):
+    images = [
+        (annotated(t.image_id, t.boxes, np.ones_like(t.labels)), boxes,
+         prediction(np.ones(len(boxes), int), p.label_scores))
+        for t, boxes, p in random_images(np.random.default_rng(seed), 12)
+    ]  # fmt: skip
+    mixed = [x for x in random_images(np.random.default_rng(seed), 12)]
+    expected = evaluate(images).compute()["mAP@50"]
+    assert evaluate(mixed).agnostic() == pytest.approx(expected, abs=1e-12)
+
+
+def test_agnostic_precision_of_nothing():
+    assert DetectionMetrics().agnostic() is None

@@ -97,21 +97,21 @@ class FeatureShards:
             )
             yield batch.replace(features=features)
 
-    def _read(self, index: int, side: int) -> np.ndarray | np.void:
+    def _read(self, index: int, side: int) -> np.void | np.ndarray:
         if index == FILLER:
             blank = np.zeros((), self._record)
             blank["size"] = side
             return blank
         record = self._open(index // SHARD)[index % SHARD]
-        if record["checksum"] != self._checksum(record.data, index):
+        if record["checksum"] != self._checksum(record.tobytes(), index):
             raise ValueError(
                 f"{self.path(index // SHARD)}: the features of image {index} of the split are "
                 f"damaged or of another cache (wrong checksum); {_REMEDY}"
             )
         return record
 
-    def _checksum(self, record: bytes | memoryview, index: int) -> int:
-        content = memoryview(record).cast("B")[self._record.fields["size"][1] :]
+    def _checksum(self, record: bytes, index: int) -> int:
+        content = memoryview(record)[self._record.fields["size"][1] :]
         return zlib.crc32(content, zlib.crc32(f"{self._seal} {index}".encode()))
 
     def _open_shard(self, shard: int) -> np.ndarray:

@@ -40,19 +40,26 @@ class DetectionMetrics:
         return result
 
     def compute(self) -> dict[str, float | None]:
-        """AP (mean over IoU 0.50 .. 0.95) and mAP@50: means over the annotated classes; AP@50 of
-        all boxes as one class."""
-        images = sorted(self._images, key=lambda x: (isinstance(x[0], str), x[0]))
-        truth, detected = (_rows([x[side] for x in images]) for side in (1, 2))
+        """AP (mean over IoU 0.50 .. 0.95) and mAP@50: means over the annotated classes."""
+        truth, detected = self._both()
         classes = np.unique(truth[:, 1])
         if not len(classes):
-            return {"mAP@50": None, "AP": None, "AP@50": None}
+            return {"mAP@50": None, "AP": None}
         curves = [_precision(*(x[x[:, 1] == c] for x in (truth, detected))) for c in classes]
         return {
             "mAP@50": float(np.mean([x[0] for x in curves])),
             "AP": float(np.mean(curves)),
-            "AP@50": float(_precision(truth, detected)[0]),
         }
+
+    def agnostic(self) -> float | None:
+        """Average precision at IoU 0.50 of all boxes as one class."""
+        truth, detected = self._both()
+        return float(_precision(truth, detected)[0]) if len(truth) else None
+
+    def _both(self) -> list[Rows]:
+        """Everything annotated and everything detected, image by image."""
+        images = sorted(self._images, key=lambda x: (isinstance(x[0], str), x[0]))
+        return [_rows([x[side] for x in images]) for side in (1, 2)]
 
 
 def boxes_of(prediction: Prediction, annotation: Annotation, side: int) -> Float[np.ndarray, "n 4"]:

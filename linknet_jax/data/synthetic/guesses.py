@@ -17,7 +17,8 @@ def context_free(config: ConfigDict, split: str) -> list[Guess]:
     """The most probable class of every annotated thing, given its icon, and that probability.
 
     Dog and wolf share an icon, as do ball and orange, bird and bat; probabilities are the
-    frequencies in the training split. `config` is the tree's `data`.
+    frequencies in the training split. A thing whose icon is not in that split has the background
+    class and 0. `config` is the tree's `data`.
     """
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for index in range(config.train_images):
@@ -37,5 +38,5 @@ def _best(names: collections.Counter) -> tuple[int, float]:
 def _guess(found: scenes.Layout, best: dict[str, tuple[int, float]]) -> Guess:
     labels, scores = np.zeros(len(found.order), np.int32), np.zeros(len(found.order))
     for thing, row in zip(found.things, found.order, strict=True):
-        labels[row], scores[row] = best[thing.icon]
+        labels[row], scores[row] = best.get(thing.icon, (0, 0.0))
     return labels, scores
