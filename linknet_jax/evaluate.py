@@ -82,7 +82,7 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
             )
     results = _results(step, table)
     first, dataset = next(iter(splits.items()))
-    if dataset.truth is not None and config.task != "sgdet":
+    if dataset.truth is not None:
         results["ceiling"] = {
             t.name: ceiling(config, t.name, dataset, first, training) for t in tasks
         }

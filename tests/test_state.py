@@ -9,6 +9,7 @@ import tiny
 
 from linknet_jax import state as states
 from linknet_jax.config import get_default
+from linknet_jax.tasks import SceneGraphClassification
 from linknet_jax.train_step import apply_gradients
 
 
@@ -192,23 +193,25 @@ def test_unfrozen_model_trains_everything():
 
 
 class Stub:
-    """Stands for a task whose model has three variables."""
+    """Stands for a model that has three variables."""
 
-    model = property(lambda self: self)
-    num_objects = 5
-
-    def init(self, key, images, boxes, **rest):
-        assert images.shape == (1, 128, 128, 3) and boxes.shape[:2] == rest["box_mask"].shape
+    def init(self, key, images, image_sizes, boxes, box_mask, pair_mask):
+        assert images.shape == (1, 128, 128, 3) and boxes.shape[:2] == box_mask.shape
+        assert image_sizes.tolist() == [[128, 128]] and pair_mask.shape[1:] == 2 * boxes.shape[1:2]
         draw = jax.random.normal(key, (2, 3))
         params = {"edge_head": {"frequency_bias": jnp.zeros((2, 3))}, "fc3": {"kernel": draw}}
         return {"params": params, "constants": {"layout_mean": jnp.zeros(4)}}
+
+
+class StubTask(SceneGraphClassification):
+    model = Stub()
 
 
 def test_created_state_takes_constants_and_tables():
     table, mean = np.arange(6.0).reshape(2, 3), np.arange(4.0)
     tree = config(train__ema=0.9)
     constants, tables = {"layout_mean": mean}, {"frequency_bias": table}
-    state = states.create_state(tree, Stub(), jax.random.key(1), constants, tables)
+    state = states.create_state(tree, StubTask(tree, 5, 4), jax.random.key(1), constants, tables)
     np.testing.assert_array_equal(state.params["edge_head"]["frequency_bias"], table)
     np.testing.assert_array_equal(state.constants["constants"]["layout_mean"], mean)
     assert float(optax.tree.norm(state.params["fc3"])) > 0
@@ -216,5 +219,5 @@ def test_created_state_takes_constants_and_tables():
     assert int(state.step) == 0 and int(state.bad_step) == -1
     flat = states.split_params(state.params, tree)[0]
     jax.tree.map(np.testing.assert_array_equal, state.ema, flat)
-    other = states.create_state(config(), Stub(), jax.random.key(1), {}, {})
+    other = states.create_state(config(), StubTask(config(), 5, 4), jax.random.key(1), {}, {})
     assert other.ema == {} and not other.params["edge_head"]["frequency_bias"].any()

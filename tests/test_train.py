@@ -224,7 +224,7 @@ def loop(monkeypatch):
     })  # fmt: skip
     seen = {"saved": [], "steps": [], "metrics": [0.5, 0.4, 0.6], "at": {}, "config": config}
 
-    def create_state(config, task, key, constants, tables):
+    def create_state(config, task, key, constants, tables, given):
         control = jax.tree.map(jnp.asarray, states.Control.create())
         params = {"w": jnp.zeros(())}
         zero, minus = jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)

@@ -7,10 +7,10 @@ import functools
 import jax
 import numpy as np
 
+from linknet_jax import tasks
 from linknet_jax.config import get_default
 from linknet_jax.ops.pairs import all_pairs
 from linknet_jax.state import create_state
-from linknet_jax.tasks import TASKS
 from linknet_jax.types import Batch
 
 OBJECTS, PREDICATES, SIDE, STRIDE = 5, 4, 32, 8
@@ -24,8 +24,19 @@ SIZES = {
     "model.roi_chunk": 4,
     "model.dropout": 0.0,
     "data.image_size": SIDE,
+    "data.max_detections": 6,
     "sampling.pairs": 7,
     "sampling.related": 2,
+    "rpn.scales": (1.0, 2.0),
+    "rpn.width": 8,
+    "rpn.before": 40,
+    "rpn.proposals": 9,
+    "rpn.train_before": 50,
+    "rpn.train_proposals": 14,
+    "rpn.sampled": 12,
+    "rpn.sampled_positive": 5,
+    "detector.sampled": 10,
+    "detector.sampled_foreground": 4,
 }
 FAST = {"xla_backend_optimization_level": 0}  # compiles take longer than runs here
 MOMENTS = {"layout_mean": np.array([0.1, -0.2, 0.3, 0.0]), "layout_std": np.array([1.5, 2, 1, 0.5])}
@@ -36,7 +47,7 @@ def create_task(name: str = "sgcls", **overrides):
     config = get_default(name)
     config.update_from_flattened_dict(SIZES)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
-    return TASKS[name](config, OBJECTS, PREDICATES)
+    return tasks.create_task(config, OBJECTS, PREDICATES)
 
 
 def on_host(function):
@@ -55,20 +66,30 @@ def shapes(name: str = "sgcls", **overrides) -> dict:
 
 
 @functools.lru_cache
-def variables(**overrides) -> dict:
+def variables(name: str = "sgcls", **overrides) -> dict:
     """Random variables, none of them zero or one: every one of them matters to the outputs."""
     rng = np.random.default_rng(0)
 
     def draw(path, shape):
-        name, size = path[-1].key, shape.shape
-        if name in MOMENTS:
-            return np.float32(MOMENTS[name])
-        if name in ("scale", "var"):
+        leaf, size = path[-1].key, shape.shape
+        if leaf in MOMENTS:
+            return np.float32(MOMENTS[leaf])
+        if leaf in ("scale", "var"):
             return rng.uniform(0.5, 1.5, size).astype(np.float32)
         fan_in = np.prod(size[:-1]) if len(size) > 1 else 10
         return (rng.normal(size=size) * fan_in**-0.5).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes(**overrides))
+    return jax.tree_util.tree_map_with_path(draw, shapes(name, **overrides))
+
+
+def calm(variables: dict) -> dict:
+    """A detector that moves its boxes a little, and of all classes finds some."""
+    factors = {("rpn", "deltas"): 0.1, ("object_head", "box_deltas"): 0.1,
+               ("object_head", "box_head"): 3}  # fmt: skip
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x * np.float32(factors.get(tuple(key.key for key in path[1:3]), 1)),
+        variables,
+    )
 
 
 @functools.lru_cache

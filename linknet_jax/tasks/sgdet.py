@@ -149,9 +149,9 @@ class GivenDetections(SceneGraphDetection):
     def inputs(self, batch: Batch, train: bool) -> dict:
         """The file's classes feed the edges; in training, those of the true boxes that they fit."""
         given = batch.detections
-        teacher = train and self.config.model.e0_label_train == "ground_truth"
-        true = teacher & (batch.labels > 0)
-        inputs = {"labels": jnp.where(true, batch.labels, given.labels)}
+        inputs = {"labels": given.labels}
+        if train and self.config.model.e0_label_train == "ground_truth":
+            inputs["labels"] = jnp.where(batch.labels > 0, batch.labels, given.labels)
         if self.config.model.predcls_l == "gt":
             one = jax.nn.one_hot(given.labels, self.num_objects) * given.scores[..., None]
             inputs["label_distribution"] = one.at[..., 0].set(1 - given.scores)
