@@ -160,7 +160,7 @@ def _sampling() -> dict:
     return {
         "pairs": 256,  # ordered pairs an image in training (A27)
         "related": 64,
-        "touching": True,  # SGDet: only pairs of boxes that overlap (A26)
+        "touching": False,  # SGDet: only pairs of boxes that overlap (A26)
     }
 
 

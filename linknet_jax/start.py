@@ -48,6 +48,11 @@ def _read(config: ConfigDict, name: str, shapes: dict, sharding: Sharding) -> Fl
         for path, x in sorted(used.items())
         if x.shape != shapes[path].shape
     ]
+    # Deeper trunks hold the same paths as shallower ones, and more.
+    trunks = [{path for path in paths if path[1] == "trunk"} for paths in (stored, shapes)]
+    if trunks[0]:
+        missing = sorted(trunks[0] ^ trunks[1])
+        wrong += [f"  {'/'.join(path)}: only in one of the two trunks" for path in missing]
     if wrong:
         raise ValueError(
             f"--config.start.{name}={folder} has another architecture; set the sizes of this run "

@@ -11,7 +11,6 @@ TASKS = {
         "eval.metric": "mAP@50",
     },
     "sgdet": {
-        "sampling.touching": False,  # most relations of the drawn scenes are at a distance
         "model.freeze_trunk": True,
         "model.freeze_box_head": True,
         "sampling.pairs": 64,

@@ -30,6 +30,7 @@ ALLOWED = {
     "tasks": TASKS,
     "import_weights": LEAVES | {"models", "checkpoints", "torch_file"},
     "start": LEAVES | {"checkpoints"},
+    "feature_cache": LEAVES | {"data", "models", "parallel"},
     "state": LEAVES,
     "parallel": LEAVES,
     "validation": LEAVES,
@@ -51,7 +52,10 @@ ALLOWED = {
     | {"tasks", "state", "baselines", "eval_loop", "report", "dump", "pictures"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},
-    "train": TASKS | STATE | {"tasks", "state", "start", "eval_loop", "train_step", "preemption"},
+    "train": TASKS
+    | STATE
+    | {"tasks", "state", "start", "feature_cache", "eval_loop", "train_step"}
+    | {"preemption"},
     "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
     "cli": set(),
 }
