@@ -156,6 +156,11 @@ def stored_run(workdir: epath.Path, defaults: Callable[[str], ConfigDict]) -> Co
     """The configuration that a workdir was trained with."""
     with Checkpoints(workdir) as saved:
         about = saved.about(saved.resolve("latest"))
+    if "config" not in about:
+        raise ValueError(
+            f"{workdir} holds imported weights, no run: train from them with "
+            f"--config.start.detector={workdir} in another --workdir"
+        )
     config = defaults(about["config"]["task"])
     config.update(_like(about["config"], config.to_dict()))
     return config

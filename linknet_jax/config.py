@@ -81,7 +81,7 @@ def _data() -> dict:
 def _model() -> dict:
     return {
         "visual": True,  # False: boxes and classes only, no pixels
-        "trunk": "small",  # small | vgg16 | efficientnet_lite0
+        "trunk": "small",  # and vgg16, efficientnet_lite0, resnet50_c4 ..: docs/detection.md
         "roi_size": 7,  # bins of a pooled region along each side
         "roi_align": "aligned",  # aligned | motifs (A1)
         "roi_chunk": 128,  # RoIs or pairs that go through fc6 and fc7 at once

@@ -89,6 +89,11 @@ def evaluate_objects(
     for index, prediction in predictions(predict, variables, dataset, config.eval.batch_size, mesh):
         truth = dataset.annotations[index]
         metrics.update(truth, boxes_of(prediction, truth, config.data.image_size), prediction)
+    return object_scores(metrics)
+
+
+def object_scores(metrics: DetectionMetrics) -> dict[str, float | None]:
+    """mAP@50, AP and class-agnostic AP@50 of the images of all processes; each calls it."""
     whole = _gathered(metrics)
     return whole.compute() | {"AP@50": whole.agnostic()}
 

@@ -25,9 +25,10 @@ from linknet_jax.eval_loop import (
     compile_predict,
     evaluate_objects,
     evaluate_split,
+    object_scores,
 )
 from linknet_jax.metrics.baselines import ceiling_prediction
-from linknet_jax.metrics.detection import DetectionMetrics
+from linknet_jax.metrics.detection import DetectionMetrics, boxes_of
 from linknet_jax.metrics.table import objects_table, predicate_table, results_table
 from linknet_jax.ops.ranking import no_triplets
 from linknet_jax.report.page import Example, write_report
@@ -68,6 +69,8 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
         variables = restore(config, saved, step, mesh)
     tasks = [create_task(config, *vocabulary.sizes, name) for name in evaluated_tasks(config)]
     splits = evaluated_splits(config)
+    for dataset in splits.values():
+        dataset.check_detections()
     validation.check_same_vocabulary(vocabulary, splits["val"].vocabulary, config.data.name)
     if config.task == "detector":
         return evaluate_detector(config, tasks[0], variables, splits, step, workdir, mesh)
@@ -151,6 +154,7 @@ def score_split(
 ) -> Scores:
     """All that is reported of a task on a split; predictions go to `folder`, if there is one."""
     seen: list[pictures.Seen] = []
+    objects = DetectionMetrics()
     names, k = dataset.vocabulary, task.config.eval.ks[0]
     with contextlib.ExitStack() as stack:
         write = None
@@ -162,6 +166,8 @@ def score_split(
 
         def observe(index: int, prediction: Prediction, recalls: Recalls | None) -> None:
             truth = dataset.annotations[index]
+            boxes = boxes_of(prediction, truth, task.config.data.image_size)
+            objects.update(truth, boxes, prediction)
             if recalls is not None:
                 seen.append((recalls[k], len(truth.relations), index))
             if write:
@@ -171,7 +177,7 @@ def score_split(
     counts = training.predicate_counts
     metrics = {name: x.compute(names, counts) for name, x in sums.items()}
     if task.name == "sgdet":
-        found = evaluate_objects(predict, task, variables, dataset, mesh)
+        found = object_scores(objects)
         metrics = {name: x | found for name, x in metrics.items()}
     return Scores(metrics, sums[MODEL].diagnosis(names), seen)
 
@@ -188,7 +194,10 @@ def ceiling(
 
 def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
     """Variables for evaluation, on whatever devices there are."""
-    task = create_task(config, *vocabulary_of(saved.about(step)).sizes)
+    about = saved.about(step)
+    stored = config.copy_and_resolve_references()
+    stored.data.detections = about["config"]["data"].get("detections", "")  # decides what is stored
+    task = create_task(stored, *vocabulary_of(about).sizes)
     shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}, {}))
     items = {"params": shapes.params}
     if shapes.constants:

@@ -136,13 +136,16 @@ def create_state(
 ) -> TrainState:
     """A fresh state.
 
-    `given` replaces variables by their whole path (`start.load`), `constants` the model's constants
-    by name; `tables` sets parameters by their last name (the frequency bias, word vectors). The
-    latter two are measured on the training split.
+    `constants` replaces the model's constants by name; `tables` sets parameters by their last name
+    (the frequency bias, word vectors), both measured on the training split. `given` replaces
+    variables by their whole path (`start.load`), and has the last word.
     """
-    variables = unflatten_dict(flatten_dict(dict(task.init(key))) | (given or {}))
+    variables = dict(task.init(key))
     params = _overwrite(variables.pop("params"), tables)
     variables = _overwrite(variables, constants)
+    whole = flatten_dict({"params": params, **variables}) | (given or {})
+    variables = unflatten_dict(whole)
+    params = variables.pop("params")
     trained, _ = split_params(params, config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -36,7 +36,7 @@ AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for it
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
                   "data.prefetch", "data.cache", "eval.step", "eval.batch_size", "eval.report",
-                  "eval.dump", "train.log_every", "checkpoint", "data.detections",
+                  "eval.dump", "train.log_every", "checkpoint",
                   "start")  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def create_or_restore(
     if saved.latest is None:
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
         wanted = jax.eval_shape(lambda: task.init(jax.random.key(0)))
-        given = start.load(config, wanted, same)
+        given = start.load(config, wanted, same, dataset.vocabulary)
         return jax.jit(create, out_shardings=same)(key, *measured(config, dataset), given)
     run = saved.about(saved.latest)
     validation.check_same_run(run["config"], config, FREE_TO_CHANGE)

@@ -132,8 +132,8 @@ def _detection(config: ConfigDict) -> Iterable[str]:
             "model.freeze_trunk and model.freeze_box_head: must be True where the detector of "
             "SGDet does not learn; or set train.end_to_end=True"
         )
-    if config.train.end_to_end and not finds:
-        yield "train.end_to_end=True: needs --config configs/sgdet.py without data.detections"
+    if config.train.end_to_end and config.task != "sgdet":
+        yield "train.end_to_end=True: needs --config configs/sgdet.py"
     if config.task == "detector" and not config.model.visual:
         yield "model.visual=False: a detector sees pixels"
     for key, part in (("rpn", "positive"), ("detector", "foreground")):
@@ -198,6 +198,7 @@ def check_same_run(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> N
     A setting that the stored run does not know yet had what is its default now.
     """
     known = flatten(stored)
+    free = (*free, *_unused(config))
     changed = _changes(flatten(get_default(config.task).to_dict()) | known, config, free)
     before, now = changed.get("train.steps", (0, 0))
     if now > before:
@@ -211,7 +212,8 @@ def check_same_run(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> N
 
 def check_same_model(stored: ConfigDict, config: ConfigDict) -> None:
     """ValueError that lists what an evaluation changed: only data.* and eval.* may differ."""
-    changed = _changes(stored.to_dict(), config, ("data.", "eval.", "name", "compilation_cache"))
+    free = ("data", "eval", "name", "compilation_cache", "start", *_unused(config))
+    changed = _changes(stored.to_dict(), config, free)
     if changed:
         raise ValueError(
             "the checkpoint was trained with other settings, and an evaluation may only change "
@@ -239,8 +241,14 @@ def _changes(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> dict[st
     return {
         key: (old.get(key, "(absent)"), new.get(key, "(absent)"))
         for key in sorted(old.keys() | new.keys())
-        if _plain(old.get(key)) != _plain(new.get(key)) and not key.startswith(free)
+        if _plain(old.get(key)) != _plain(new.get(key))
+        and not any(key == name or key.startswith(f"{name}.") for name in free)
     }
+
+
+def _unused(config: ConfigDict) -> tuple[str, ...]:
+    """Sections that compute nothing in the task: presets set them for all tasks."""
+    return ("rpn", "detector") if config.task in ("sgcls", "predcls") else ()
 
 
 def _listed(changed: dict[str, tuple]) -> str:

@@ -170,6 +170,8 @@ IN_TASK = {
         "sampling.touching": True,
         "train.lr": 6e-4,
     },
+    ("detector", "full_size"): {"eval.metric": "mAP@50"},
+    ("sgdet", "full_size"): {"train.lr": 6e-4},
     ("detector", "vrd"): {"eval.metric": "mAP@50"},
     ("detector", "custom"): {"eval.metric": "mAP@50"},
 }

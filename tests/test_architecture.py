@@ -29,7 +29,7 @@ ALLOWED = {
     "losses": PURE,
     "tasks": TASKS,
     "import_weights": LEAVES | {"models", "checkpoints", "torch_file"},
-    "start": LEAVES | {"checkpoints"},
+    "start": LEAVES | {"checkpoints", "validation"},
     "feature_cache": LEAVES | {"data", "models", "parallel"},
     "state": LEAVES,
     "parallel": LEAVES,

@@ -33,6 +33,8 @@ def detections(
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     moved = box_coder.decode_per_class(proposals, deltas, largest)
     moved = box_coder.clip(moved, image_size)
+    # A side below one pixel would end before it begins.
+    moved = jnp.concatenate([moved[..., :2], jnp.maximum(moved[..., :2], moved[..., 2:])], axis=-1)
     counts = mask[:, None] & (probabilities > score) & (jnp.arange(logits.shape[-1]) > 0)
     survives = class_nms(moved, probabilities, counts, threshold, per_class)
     scores = jnp.where(survives, probabilities, 0)

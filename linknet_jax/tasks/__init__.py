@@ -34,4 +34,5 @@ def create_task(config: ConfigDict, num_objects: int, num_predicates: int, name:
 def evaluated_tasks(config: ConfigDict) -> tuple[str, ...]:
     """The tasks that a checkpoint of this configuration is evaluated on."""
     names = EVALUATED[config.task]
-    return ("sgdet", *names) if config.data.detections and "sgdet" not in names else names
+    given = config.data.detections and names[0] in ("sgcls", "predcls")
+    return ("sgdet", *names) if given else names

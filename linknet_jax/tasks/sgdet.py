@@ -89,7 +89,7 @@ class SceneGraphDetection(SceneGraphClassification):
     ) -> dict[str, Float[Array, ""]]:
         """What each loss is divided by."""
         counts = super().counts(batch, pair_mask, keys)
-        return counts | (self.detection.counts(truth) if self.config.train.end_to_end else {})
+        return counts | (self.detection.counts(truth) if "anchor_box" in self.weights() else {})
 
     def losses(
         self,
@@ -101,7 +101,7 @@ class SceneGraphDetection(SceneGraphClassification):
     ) -> tuple[dict[str, Float[Array, ""]], dict]:
         """Sums of the losses, and the updated running statistics."""
         sums, updates = super().losses(variables, batch, pair_mask, keys, truth)
-        if self.config.train.end_to_end:
+        if "anchor_box" in self.weights():
             sums |= self.detection.losses(variables, truth, keys)[0]
         return sums, updates
 
