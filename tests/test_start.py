@@ -140,7 +140,7 @@ def test_relations_without_the_detectors_parts_join_any(tmp_path):
 def test_a_checkpoint_without_constants(tmp_path):
     """As VGG16's: no frozen normalisation."""
     variables = {"params": tree("trunk")["params"]}
-    found = load(detector=save(tmp_path, variables))
+    found = load(variables, detector=save(tmp_path, variables))
     assert found.keys() == {"params/trunk/conv1/kernel"}
     same(found, found, variables)
 
