@@ -364,7 +364,6 @@ def test_evaluated_tasks(task, file, expected):
     ("sgdet", {"model.freeze_trunk": False}, "freeze_trunk and model.freeze_box_head"),
     ("sgdet", {"model.freeze_box_head": False}, "freeze_trunk and model.freeze_box_head"),
     ("sgcls", {"train.end_to_end": True}, "train.end_to_end=True: needs"),
-    ("sgdet", {"train.end_to_end": True, "data.detections": "x"}, "train.end_to_end=True: needs"),
     ("detector", {"model.visual": False}, "model.visual=False"),
     ("detector", {"rpn.sampled_positive": 65}, "rpn.sampled_positive"),
     ("detector", {"detector.sampled_foreground": 65}, "detector.sampled_foreground"),
