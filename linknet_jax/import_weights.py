@@ -35,8 +35,10 @@ def run(argv: list[str] | None) -> None:
     imported = import_weights(arguments.source, arguments.out)
     print(_summary(imported))
     print(f"written to {arguments.out}; train with")
-    print(f"  python -m linknet_jax.main --config configs/detector.py {_flags(imported)} \\")
-    print(f"      --config.start.detector={arguments.out}")
+    related = "K0" in imported.variables["params"]  # LinkNet's own parameters
+    task, start = ("sgcls", "relations") if related else ("detector", "detector")
+    print(f"  python -m linknet_jax.main --config configs/{task}.py {_flags(imported)} \\")
+    print(f"      --config.start.{start}={arguments.out}")
 
 
 def import_weights(source: epath.Path, out: epath.Path) -> Imported:

@@ -66,9 +66,9 @@ def test_a_tar_becomes_a_checkpoint_and_a_report(tmp_path, capsys, kind, new):
     printed = capsys.readouterr().out
     used = sum(fate.startswith("used") for fate in expected.report.values())
     assert f"used  {used:>16,}".split() == printed.splitlines()[1].split()
-    assert (
-        f"--config.start.detector={out}" in printed and "--config.model.roi_align=motifs" in printed
-    )
+    start = "detector" if kind is foreign.Detector else "relations"
+    assert f"--config.start.{start}={out}" in printed
+    assert "--config.model.roi_align=motifs" in printed
 
 
 def test_a_checkpoint_is_not_overwritten(tmp_path, capsys):
