@@ -137,8 +137,10 @@ def test_the_frame_decides_what_touches(config):
     for frame in ("original", "1024"):
         training = Training(changed(config, frame=frame), evaluated_splits(config))
         ones = np.ones(2, np.float32)
-        found.append(int(training.predict("FREQ+OVERLAP", pair, pair.labels, ones).count))
-        assert training.predict("FREQ", pair, pair.labels, ones).count == 2
+        found.append(
+            int(training.predict("FREQ+OVERLAP", pair, pair.boxes, pair.labels, ones).count)
+        )
+        assert training.predict("FREQ", pair, pair.boxes, pair.labels, ones).count == 2
     assert found == [2, 0]
 
 
@@ -147,7 +149,7 @@ def test_predictions_use_the_labels_and_scores_that_are_given(config):
     image = data.build(config, "test").annotations[0]
     labels = np.array([1 + label % 4 for label in image.labels], np.int32)
     scores = np.linspace(0.2, 0.9, len(labels)).astype(np.float32)
-    found = training.predict("FREQ", image, labels, scores)
+    found = training.predict("FREQ", image, image.boxes, labels, scores)
     (s, o), p = found.pairs[0], found.predicates[0]
     wanted = scores[s] * scores[o] * np.float32(training.tables["FREQ"][labels[s], labels[o], p])
     assert found.scores[0] == wanted and (found.labels == labels).all()

@@ -1,5 +1,6 @@
 """Which images are shown, and that they are the ones asked for."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,8 +52,7 @@ def test_a_picture_for_every_image_of_a_small_split(dataset):
         """The same graph for all: object 0 and object 1, predicate 1."""
         labels = np.ones(batch.labels.shape[1], np.int32)
         one = ceiling_prediction(np.array([[0, 1, 1]]), labels)
-        rows = {name: jnp.stack([x] * len(batch.labels)) for name, x in vars(one).items()}
-        return one.replace(**rows)
+        return jax.tree.map(lambda x: jnp.stack([x] * len(batch.labels)), one)
 
     drawn = list(pictures.draw(predict, {}, dataset, config, range(7)))
     assert len(drawn) == 7 and len({picture.size for picture in drawn}) == 1
