@@ -166,8 +166,9 @@ def score_split(
 
         def observe(index: int, prediction: Prediction, recalls: Recalls | None) -> None:
             truth = dataset.annotations[index]
-            boxes = boxes_of(prediction, truth, task.config.data.image_size)
-            objects.update(truth, boxes, prediction)
+            if task.name == "sgdet":
+                boxes = boxes_of(prediction, truth, task.config.data.image_size)
+                objects.update(truth, boxes, prediction)
             if recalls is not None:
                 seen.append((recalls[k], len(truth.relations), index))
             if write:

@@ -197,27 +197,18 @@ def predictions():
     return functools.partial(both, variables())
 
 
-def close(a, b):
-    def compare(x, y):
-        if np.issubdtype(x.dtype, np.floating):
-            return np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
-        return np.testing.assert_array_equal(x, y)
-
-    jax.tree.map(compare, a, b)
-
-
 def test_detections_depend_on_the_picture_alone():
     found = predictions()(batch())
     others = tiny.make_batch([tiny.scene(3, seed + 50) for seed in range(IMAGES)], N, garbage=9)
     pictures = {"images": batch().images, "image_sizes": batch().image_sizes}
-    close(predictions()(others.replace(**pictures)), found)
+    tiny.close(predictions()(others.replace(**pictures)), found)
     order = np.random.default_rng(0).permutation(IMAGES)
     moved = {name: x[order] for name, x in pictures.items()}
-    close(predictions()(others.replace(**moved)), jax.tree.map(lambda x: x[order], found))
+    tiny.close(predictions()(others.replace(**moved)), jax.tree.map(lambda x: x[order], found))
     half = {name: np.where(np.arange(IMAGES).reshape(-1, *[1] * (x.ndim - 1)) < 5, x,
                            getattr(others, name)) for name, x in pictures.items()}  # fmt: skip
     mixed = predictions()(others.replace(**half))
-    close(*(jax.tree.map(lambda x: x[:5], x) for x in (mixed, found)))
+    tiny.close(*(jax.tree.map(lambda x: x[:5], x) for x in (mixed, found)))
 
 
 def test_boxes_are_those_of_the_detected_class():

@@ -162,25 +162,16 @@ def test_images_without_detections_train_nothing():
     assert counts["object"] == 1 + found.box_mask[2:].sum()
 
 
-def close(a, b):
-    def compare(x, y):
-        if np.issubdtype(x.dtype, np.floating):
-            return np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
-        return np.testing.assert_array_equal(x, y)
-
-    jax.tree.map(compare, a, b)
-
-
 def test_prediction_depends_on_the_picture_alone():
     """Neither on the annotated boxes and their padding, nor on the other images of the batch."""
     batch = pictures(range(IMAGES))
     expected = predict_function()(batch)[2]
     seen = {name: getattr(batch, name) for name in ("images", "image_sizes")}
     other = tiny.make_batch([tiny.scene(s % 6, 90 + s) for s in range(IMAGES)], N, garbage=5)
-    close(predict_function()(other.replace(**seen))[2], expected)
+    tiny.close(predict_function()(other.replace(**seen))[2], expected)
     mixed = {name: np.concatenate([x[4:], getattr(other, name)[2:]]) for name, x in seen.items()}
     found = predict_function()(other.replace(**mixed))[2]
-    close(jax.tree.map(lambda x: x[:2], found), jax.tree.map(lambda x: x[4:], expected))
+    tiny.close(jax.tree.map(lambda x: x[:2], found), jax.tree.map(lambda x: x[4:], expected))
     assert (expected.count > 0).all()
 
 
@@ -274,7 +265,7 @@ def test_given_labels_scores_and_boxes_are_reported(touches):
             if np.isfinite(score):
                 assert score <= given.scores[i, a] * given.scores[i, b]
     if touches:
-        close(given_function(sampling__touching=True)(file_batch(garbage=4)), prediction)
+        tiny.close(given_function(sampling__touching=True)(file_batch(garbage=4)), prediction)
 
 
 def test_the_given_model_has_no_detector():

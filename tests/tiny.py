@@ -177,3 +177,14 @@ def sample_function():
 def keys_of(batch: Batch) -> jax.Array:
     """One key an image."""
     return jax.vmap(jax.random.key)(np.arange(len(batch.images)))
+
+
+def close(a, b):
+    """Asserts that two trees agree: integers exactly, floats to 1e-4."""
+
+    def compare(x, y):
+        if np.issubdtype(x.dtype, np.floating):
+            return np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4)
+        return np.testing.assert_array_equal(x, y)
+
+    jax.tree.map(compare, a, b)

@@ -163,11 +163,16 @@ class PredicateClassification(SceneGraphClassification):
 
     def weights(self) -> dict[str, float]:
         """No loss on labels that are given; the box head trains where l_i needs it."""
-        dropped = {"object"} | ({"box_head"} if self.config.model.predcls_l == "gt" else set())
-        return {name: w for name, w in super().weights().items() if name not in dropped}
+        return without_labels(super().weights(), self.config)
 
     def objects(
         self, graph: SceneGraph, batch: Batch
     ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """The given labels, score 1."""
         return batch.labels, jnp.ones(batch.labels.shape)
+
+
+def without_labels(weights: dict[str, float], config: ConfigDict) -> dict[str, float]:
+    """The terms of a loss that remain where object classes are given."""
+    dropped = {"object"} | ({"box_head"} if config.model.predcls_l == "gt" else set())
+    return {name: w for name, w in weights.items() if name not in dropped}

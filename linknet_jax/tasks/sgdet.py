@@ -14,7 +14,7 @@ from linknet_jax.models.linknet import LinkNet
 from linknet_jax.ops.boxes import overlaps
 from linknet_jax.ops.pairs import all_pairs
 from linknet_jax.ops.proposal_pairs import relate
-from linknet_jax.tasks.classification import SceneGraphClassification
+from linknet_jax.tasks.classification import SceneGraphClassification, without_labels
 from linknet_jax.tasks.detection import Detection, boxes_of_labels
 from linknet_jax.types import Batch, Prediction, SceneGraph
 
@@ -137,9 +137,7 @@ class GivenDetections(SceneGraphDetection):
 
     def weights(self) -> dict[str, float]:
         """As PredCls."""
-        weights = SceneGraphClassification.weights(self)
-        dropped = {"object"} | ({"box_head"} if self.config.model.predcls_l == "gt" else set())
-        return {name: w for name, w in weights.items() if name not in dropped}
+        return without_labels(SceneGraphClassification.weights(self), self.config)
 
     def find(self, variables: dict, batch: Batch) -> Batch:
         """The batch with the file's boxes in place of the annotated ones."""
