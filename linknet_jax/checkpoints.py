@@ -90,17 +90,17 @@ class Checkpoints:
             raise self._damaged(step, "its description is missing")
         return stored
 
-    def restore(self, step: int, shapes: dict[str, Any], sharding: Sharding) -> dict[str, Any]:
-        """The named items, on any topology; ValueError lists arrays that differ."""
+    def restore(self, step: int, shapes: dict[str, Any]) -> dict[str, Any]:
+        """The named items, on any topology: each array where the sharding of its shape says.
+
+        ValueError lists arrays that differ.
+        """
         stored = self._read(self._saved.checkpointables_metadata, step).metadata
         for name, item in shapes.items():
             if stored.get(name) is None:
                 raise self._damaged(step, f"{name!r} cannot be read")
             _compare(self.folder / str(step), name, stored[name], item)
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-        )
-        return self._read(self._saved.load_checkpointables, step, target)
+        return self._read(self._saved.load_checkpointables, step, shapes)
 
     def read(self, step: int, names: tuple[str, ...], sharding: Sharding) -> dict[str, Any]:
         """Those of the named items that the step has, whole, whatever is in them."""

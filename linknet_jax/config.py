@@ -179,6 +179,7 @@ def _train() -> dict:
         "steps": 1000,
         "batch_size": 16,  # images a step, over all devices
         "accumulation": 1,  # parts of each device's images, one after the other
+        "fsdp": 1,  # devices that share the large parameters and their optimizer state
         "optimizer": "adamw",  # sgd | adamw
         "lr": 1e-3,  # peak
         "fc_lr_ratio": 1.0,  # learning rate of both fc6/fc7 copies, relative to lr

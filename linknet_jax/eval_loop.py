@@ -25,7 +25,7 @@ Recalls = dict[int, float]  # R@K of one image by K
 
 def compile_predict(task: Task, mesh: Mesh) -> Predict:
     """One prediction step; each device handles its own images, nothing is communicated."""
-    split, same = PartitionSpec(parallel.AXIS), PartitionSpec()
+    split, same = PartitionSpec(parallel.AXES), PartitionSpec()
     local = jax.shard_map(
         task.predict, mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
     )

@@ -205,7 +205,7 @@ def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> di
         items["constants"] = shapes.constants
     if config.train.ema:
         items["ema"] = shapes.ema
-    stored = saved.restore(step, items, parallel.replicated(mesh))
+    stored = saved.restore(step, parallel.placed(items, mesh))
     params = eval_params(stored["params"], stored.get("ema", {}), config)
     return {"params": params, **stored.get("constants", {})}
 

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from linknet_jax import parallel
@@ -90,8 +90,7 @@ def _computed(
     config: ConfigDict, weights: dict, dataset: Dataset, indices: Sequence[int], size: int
 ) -> Iterator[tuple[np.ndarray, Maps]]:
     """((height, width) of the photograph, maps) of every image, on this process's devices."""
-    devices = jax.local_devices()
-    mesh = Mesh(np.array(devices), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    mesh = parallel.create_mesh(devices=jax.local_devices())
     apply = _compile_trunk(config, mesh)
     weights = jax.device_put(weights, parallel.replicated(mesh))
     for batch in dataset.batches_of(indices, size):
@@ -106,7 +105,7 @@ def _apply(config: ConfigDict) -> Callable:
 
 
 def _compile_trunk(config: ConfigDict, mesh: Mesh) -> Callable:
-    split, same = PartitionSpec(parallel.AXIS), PartitionSpec()
+    split, same = PartitionSpec(parallel.AXES), PartitionSpec()
     local = jax.shard_map(
         _apply(config), mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
     )

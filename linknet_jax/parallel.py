@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -13,7 +14,8 @@ from jaxtyping import PyTree
 
 from linknet_jax.types import Batch
 
-AXIS = "data"
+AXES = ("data", "fsdp")  # images are split over both, large parameters over the second
+SHARDED_FROM = 2**16  # entries
 
 
 def initialize_distributed() -> None:
@@ -45,9 +47,11 @@ def _number(name: str) -> int:
     return int(value)
 
 
-def create_mesh() -> Mesh:
-    """All devices along one axis, over which images are split."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+def create_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices, or those given, `fsdp` of them in a row sharing the large parameters."""
+    devices = jax.devices() if devices is None else devices
+    shape = (len(devices) // fsdp, fsdp)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -57,7 +61,45 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split_images(mesh: Mesh) -> NamedSharding:
     """Leading axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def split_axis(shape: Sequence[int], mesh: Mesh) -> int | None:
+    """The axis of an array of the state that is split over "fsdp"; None: each device has all.
+
+    Large ones are, along the longest axis that divides evenly.
+    """
+    count = mesh.shape["fsdp"]
+    axes = [axis for axis, size in enumerate(shape) if size % count == 0]
+    if count == 1 or not axes or math.prod(shape) < SHARDED_FROM:
+        return None
+    return max(axes, key=lambda axis: shape[axis])
+
+
+def split_spec(shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    """`split_axis` as a PartitionSpec."""
+    axis = split_axis(shape, mesh)
+    return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "fsdp")
+
+
+def placed(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes of the arrays of a state, with the sharding of each."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=NamedSharding(mesh, split_spec(x.shape, mesh))
+        ),
+        tree,
+    )
+
+
+def shardings(tree: PyTree) -> PyTree:
+    """The sharding of each array or shape."""
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def gathered(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The same arrays, all of each on every device."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
 def to_devices(batch: Batch, mesh: Mesh) -> Batch:

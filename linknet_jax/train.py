@@ -36,8 +36,8 @@ AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for it
 # Changing these never changes what a run computes.
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
                   "data.prefetch", "data.cache", "eval.step", "eval.batch_size", "eval.report",
-                  "eval.dump", "train.log_every", "checkpoint",
-                  "start")  # fmt: skip
+                  "eval.dump", "train.log_every", "train.fsdp",
+                  "checkpoint", "start")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:
@@ -45,7 +45,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
 
     Returns False where a signal ended it before its time.
     """
-    mesh = parallel.create_mesh()
+    mesh = parallel.create_mesh(config.train.fsdp)
     train_data, val_data = data.build(config, "train"), data.build(config, "val")
     task = create_task(config, *train_data.vocabulary.sizes)
     val_data.check_detections()
@@ -58,7 +58,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
         step_fn, predict = compile_train_step(task, mesh), compile_predict(task, mesh)
         share = (jax.process_index(), jax.process_count())
         if config.data.cache:
-            variables = {"params": state.params, **state.constants}
+            variables = {"params": parallel.gathered(state.params, mesh), **state.constants}
             train_data, val_data = (
                 feature_cache.cached(config, variables, dataset, split, *share)
                 for split, dataset in {"train": train_data, "val": val_data}.items()
@@ -125,12 +125,14 @@ def create_or_restore(
         key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=same)()
         wanted = jax.eval_shape(lambda: task.init(jax.random.key(0)))
         given = start.load(config, wanted, same, dataset.vocabulary)
-        return jax.jit(create, out_shardings=same)(key, *measured(config, dataset), given)
+        operands = (key, *measured(config, dataset), given)
+        shapes = parallel.placed(jax.eval_shape(create, *operands), mesh)
+        return jax.jit(create, out_shardings=parallel.shardings(shapes))(*operands)
     run = saved.about(saved.latest)
     validation.check_same_run(run["config"], config, FREE_TO_CHANGE)
     validation.check_same_vocabulary(vocabulary_of(run), dataset.vocabulary, config.data.name)
-    shapes = jax.eval_shape(create, jax.random.key(0), {}, {}, {})
-    stored = saved.restore(saved.latest, items(shapes, config), same)
+    shapes = parallel.placed(jax.eval_shape(create, jax.random.key(0), {}, {}, {}), mesh)
+    stored = saved.restore(saved.latest, items(shapes, config))
     return TrainState(
         params=stored["params"],
         constants=stored.get("constants", {}),
@@ -189,7 +191,7 @@ def validate(
     `training` counts the relations of each predicate in training.
     """
     params = states.eval_params(state.params, state.ema, config)
-    variables = {"params": params, **state.constants}
+    variables = {"params": parallel.gathered(params, mesh), **state.constants}
     if task.name == "detector":
         scores = evaluate_objects(predict, task, variables, dataset, mesh)
     else:

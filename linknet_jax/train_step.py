@@ -21,37 +21,65 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict]]
 
 
 def compile_train_step(task: Task, mesh: Mesh) -> Step:
-    """The jitted step: every device differentiates its own images, one sum joins the gradients."""
-    config, split, same = task.config, PartitionSpec(parallel.AXIS), PartitionSpec()
+    """The jitted step: every device differentiates its own images, one sum joins the gradients.
+
+    States go in and come out as `parallel.placed` places them.
+    """
+    config = task.config
     optimizer = states.create_optimizer(config.train)
     schedule = states.create_schedule(config.train)
 
-    def gradients(params, constants, step, batch):
-        return local_gradients(task, params, constants, step, batch)
-
-    shared = jax.shard_map(
-        gradients, mesh=mesh, in_specs=(same, same, same, split), out_specs=same, check_vma=False
-    )
-
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        grads, constants, losses = shared(state.params, state.constants, state.step, batch)
+        grads, constants, losses = global_gradients(task, mesh, state, batch)
         rate = schedule(state.step) * state.control.lr_scale
         norm = optax.tree.norm(grads)
         values = {"loss": sum(losses.values()), **losses, "grad_norm": norm, "lr": rate}
         finite = jnp.isfinite(values["loss"]) & jnp.isfinite(norm) & (state.bad_step < 0)
         new = apply_gradients(state, grads, constants, optimizer, rate, config)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        new = jax.lax.with_sharding_constraint(new, parallel.shardings(parallel.placed(new, mesh)))
         bad = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step + 1)
         return new.replace(step=state.step + 1, bad_step=bad), values
 
-    placed = (parallel.replicated(mesh), parallel.split_images(mesh))
-    return jax.jit(train_step, donate_argnums=0, in_shardings=placed, out_shardings=placed[0])
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def global_gradients(
+    task: Task, mesh: Mesh, state: TrainState, batch: Batch
+) -> tuple[dict, dict, dict]:
+    """(gradients, constants, losses) of the global batch; gradients of split parameters are split.
+
+    Every device holds all parameters while it differentiates, the split ones no longer.
+    """
+    split, same = PartitionSpec(parallel.AXES), PartitionSpec()
+    trained = states.split_params(state.params, task.config)[0]
+    specs = {path: parallel.split_spec(x.shape, mesh) for path, x in trained.items()}
+
+    def local(params, constants, step, batch):
+        grads, constants, terms = local_gradients(task, params, constants, step, batch)
+        grads = {path: _sum(x, parallel.split_axis(x.shape, mesh)) for path, x in grads.items()}
+        return grads, constants, jax.lax.psum(terms, parallel.AXES)
+
+    shared = jax.shard_map(
+        local, mesh=mesh, in_specs=(same, same, same, split), out_specs=(specs, same, same),
+        check_vma=False,
+    )  # fmt: skip
+    return shared(state.params, state.constants, state.step, batch)
+
+
+def _sum(gradient: Array, axis: int | None) -> Array:
+    """Of all devices; where the parameter is split along `axis`, this device's part of it."""
+    if axis is None:
+        return jax.lax.psum(gradient, parallel.AXES)
+    over_images, over_parts = parallel.AXES
+    part = jax.lax.psum_scatter(gradient, over_parts, scatter_dimension=axis, tiled=True)
+    return jax.lax.psum(part, over_images)
 
 
 def local_gradients(
     task: Task, params: dict, constants: dict, step: Array, batch: Batch
 ) -> tuple[dict, dict, dict]:
-    """(gradients, constants, losses) of the global batch, from one device's images.
+    """One device's terms of the gradients and losses of the global batch; constants of all.
 
     Losses are sums divided by global counts, which are known beforehand: the value depends neither
     on padding, nor on accumulation, nor on the number of devices.
@@ -61,7 +89,7 @@ def local_gradients(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.image_index)
     examples = task.prepare({"params": params, **constants}, batch, keys)
     weights = task.weights()
-    counts = jax.lax.psum(task.counts(*examples), parallel.AXIS)
+    counts = jax.lax.psum(task.counts(*examples), parallel.AXES)
     counts = jax.tree.map(lambda count: jnp.maximum(count, 1), counts)
     trained, frozen = states.split_params(params, config)
 
@@ -79,8 +107,8 @@ def local_gradients(
         grads, terms, constants = accumulate(differentiate, trained, constants, parts, counts)
     # The rest never moves: a mean over three devices would round it.
     running = {name: x for name, x in constants.items() if name == "batch_stats"}
-    constants = {**constants, **jax.lax.pmean(running, parallel.AXIS)}
-    return jax.lax.psum(grads, parallel.AXIS), constants, jax.lax.psum(terms, parallel.AXIS)
+    constants = {**constants, **jax.lax.pmean(running, parallel.AXES)}
+    return grads, constants, terms
 
 
 def split_parts(tree: PyTree, parts: int) -> PyTree:

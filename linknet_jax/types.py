@@ -94,7 +94,7 @@ class Batch:
 
 
 @flax.struct.dataclass
-class SceneGraph:
+class LinkNetOutput:
     """What LinkNet computes for a batch; letters are the paper's, with equation numbers.
 
     Attributes:

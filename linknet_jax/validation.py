@@ -43,7 +43,7 @@ AT_LEAST_ONE = (
     "model.roi_size", "model.roi_chunk", "model.fc_dim",
     "model.embed_dim", "model.hidden_dim", "model.pooling_dim", "model.layout_dim",
     "model.num_rem", "model.reduction", "sampling.pairs", "train.batch_size", "train.steps",
-    "train.accumulation", "train.log_every", "train.eval_every", "eval.batch_size",
+    "train.accumulation", "train.fsdp", "train.log_every", "train.eval_every", "eval.batch_size",
     "checkpoint.every", "checkpoint.keep", "rpn.width", "rpn.before", "rpn.proposals",
     "rpn.train_before", "rpn.train_proposals", "rpn.sampled", "detector.sampled",
     "detector.per_class",
@@ -149,10 +149,10 @@ def _cache(config: ConfigDict) -> Iterable[str]:
     """Stored features are those of a trunk that stays, of images as they are."""
     if not config.data.cache:
         return
-    if not config.model.freeze_trunk or config.train.end_to_end or config.task == "detector":
+    if not config.model.freeze_trunk or config.train.end_to_end:
         yield (
             "data.cache: the trunk learns in this run; set model.freeze_trunk=True and "
-            "train.end_to_end=False on a relation task, or data.cache empty"
+            "train.end_to_end=False, or data.cache empty"
         )
     if config.data.flip:
         yield "data.cache: mirrored images are not stored; set data.flip=False, or data.cache empty"
@@ -183,6 +183,10 @@ def _evaluation(config: ConfigDict) -> Iterable[str]:
 
 def check_devices(config: ConfigDict, devices: int, training: bool) -> None:
     """ValueError where a batch cannot be split over the devices; evaluating uses only its own."""
+    if training and devices % config.train.fsdp:
+        raise ValueError(
+            f"--config.train.fsdp={config.train.fsdp} must divide the {devices} devices"
+        )
     batches = {"train.batch_size": config.train.accumulation} if training else {}
     for key, parts in (batches | {"eval.batch_size": 1}).items():
         if config[key] % (devices * parts):

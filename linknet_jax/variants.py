@@ -131,6 +131,14 @@ PRESETS = {
         "model.layout_head": "batch_norm",
     },
     "boxes": BOXES,
+    # Photographs without a GPU: a trunk whose ImageNet weights come with a package (--config.start).
+    "lite0": {
+        "model.trunk": "efficientnet_lite0",
+        "model.freeze_trunk": True,
+        "model.frequency_bias": True,
+        "data.image_size": 320,
+        "data.flip": False,
+    },
     "full_size": PAPER_SIZE | PAPER_TRAINING,
 }
 

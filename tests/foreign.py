@@ -138,7 +138,7 @@ class LinkNet(Relations):
         self.rel_compress = nn.Linear(pooling + LAYOUT, PREDICATES)
 
     def forward(self, image, pooled, unions, rectangles, layout, pairs):
-        """Outputs by the names of SceneGraph; regions are [n, 512, 7, 7], `pairs` [p, 2]."""
+        """Outputs by the names of LinkNetOutput; regions are [n, 512, 7, 7], `pairs` [p, 2]."""
         context, subject, object_ = self.context, *pairs.T
         c = self.detector.features(image).mean((2, 3))
         logits = self.detector.score_fc(self.detector.roi_fmap(pooled.flatten(1)))

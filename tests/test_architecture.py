@@ -40,6 +40,7 @@ ALLOWED = {
     "checkpoints": PURE,
     "writer": PURE,
     "visualize": PURE,
+    "scene_graph": LEAVES | {"data"},
     "baselines": LEAVES | {"data", "metrics", "ops"},
     "report": LEAVES | {"data", "metrics"},
     "score": LEAVES | {"data", "metrics", "report"},

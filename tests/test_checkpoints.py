@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from linknet_jax import parallel
 from linknet_jax.checkpoints import Checkpoints, stored_run, vocabulary_of
 from linknet_jax.config import get_default
 from linknet_jax.state import Control, create_optimizer
@@ -18,7 +19,7 @@ ABOUT = {
 
 
 def mesh(devices):
-    return Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+    return parallel.create_mesh(devices=jax.devices()[:devices])
 
 
 def replicated(devices):
@@ -40,8 +41,8 @@ def make_items(value=0.0, width=3):
     return {"params": params, "constants": {"layout_mean": jnp.zeros(4)}, "train": train}
 
 
-def shapes_of(items):
-    return jax.eval_shape(lambda: items)
+def shapes_of(items, devices=1):
+    return parallel.placed(jax.eval_shape(lambda: items), mesh(devices))
 
 
 def save(saved, step, metric=None, items=None):
@@ -99,7 +100,7 @@ def test_restored_on_another_number_of_devices(tmp_path, before, after):
     with Checkpoints(tmp_path, keep=1) as saved:
         save(saved, 3, items=items)
     with Checkpoints(tmp_path) as saved:
-        restored = saved.restore(3, shapes_of(items), replicated(after))
+        restored = saved.restore(3, shapes_of(items, after))
     assert jax.tree.structure(restored) == jax.tree.structure(items)
     jax.tree.map(np.testing.assert_array_equal, restored, items)
     assert all(x.sharding == replicated(after) for x in jax.tree.leaves(restored))
@@ -108,7 +109,7 @@ def test_restored_on_another_number_of_devices(tmp_path, before, after):
 def test_parameters_alone(filled):
     wanted = {"params": shapes_of(make_items())["params"]}
     with Checkpoints(filled) as saved:
-        restored = saved.restore(4, wanted, replicated(1))
+        restored = saved.restore(4, wanted)
     assert restored.keys() == {"params"}
     np.testing.assert_array_equal(
         restored["params"]["fc"]["kernel"], make_items(4)["params"]["fc"]["kernel"]
@@ -126,7 +127,7 @@ def test_saved_values_are_those_of_the_call(tmp_path):
                 items = step(items)
     with Checkpoints(tmp_path) as saved:
         for number in range(4):
-            found = saved.restore(number, shapes_of(items), replicated(1))["params"]["w"]
+            found = saved.restore(number, shapes_of(items))["params"]["w"]
             np.testing.assert_array_equal(found, np.full((512, 1024), 10.0 * number))
 
 
@@ -149,7 +150,7 @@ def test_mismatch_lists_paths_and_shapes(filled, damage):
     before = listing(filled)
     with Checkpoints(filled) as saved:
         with pytest.raises(ValueError, match=expected) as error:
-            saved.restore(5, shapes_of(items), replicated(1))
+            saved.restore(5, shapes_of(items))
     assert "checkpoints/5 has another architecture" in str(error.value)
     assert "params/fc/bias" not in str(error.value) and listing(filled) == before
 
@@ -168,7 +169,7 @@ def test_crash_during_saving_harms_nothing(filled):
         save(saved, 6)
     assert not partial.exists()
     with Checkpoints(filled) as saved:
-        restored = saved.restore(6, shapes_of(make_items()), replicated(1))
+        restored = saved.restore(6, shapes_of(make_items()))
         assert saved.latest == 6
     jax.tree.map(np.testing.assert_array_equal, restored, make_items(6))
 
@@ -177,7 +178,7 @@ def test_reading_changes_nothing(filled, tmp_path):
     before = listing(filled)
     assert stored_run(filled, get_default).to_dict() == CONFIG.to_dict()
     with Checkpoints(filled) as saved:
-        saved.restore(5, shapes_of(make_items()), replicated(1))
+        saved.restore(5, shapes_of(make_items()))
     assert listing(filled) == before
     for name in ("nothing", "nothing/deeper"):
         with pytest.raises(
@@ -194,8 +195,8 @@ def test_damage_is_named(filled, name):
     with Checkpoints(filled) as saved:
         with pytest.raises(ValueError, match=r"checkpoints/5 is damaged: .*move this folder away"):
             saved.about(5)
-            saved.restore(5, shapes_of(make_items()), replicated(1))
-        saved.restore(4, shapes_of(make_items()), replicated(1))
+            saved.restore(5, shapes_of(make_items()))
+        saved.restore(4, shapes_of(make_items()))
 
 
 def test_stored_configuration_survives_new_and_dropped_settings(tmp_path):

@@ -12,7 +12,6 @@ import pytest
 import reference
 import tiny
 from flax.traverse_util import flatten_dict
-from jax.sharding import AxisType, Mesh
 from reference_metrics import box_iou
 
 from linknet_jax import losses, parallel, train_step
@@ -140,7 +139,7 @@ def test_weights_and_divisors():
 def trained(devices, accumulation):
     """(values of two steps, parameters after the first and the second)."""
     task = tiny.create_task("detector", train__accumulation=accumulation, **SGD)
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+    mesh = parallel.create_mesh(devices=jax.devices()[:devices])
     shared = jax.tree.map(np.array, variables())
     state = states.TrainState(
         step=np.int32(0), params=shared.pop("params"), constants=shared, opt_state=(), ema={},
@@ -292,7 +291,7 @@ def test_objects_of_a_split_are_scored_where_they_lie_in_the_photograph(shift, l
     dataset = types.SimpleNamespace(
         annotations=annotations, evaluation_batches=lambda size, *share: iter([whole])
     )
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
+    mesh = parallel.create_mesh(devices=jax.devices()[:1])
     scores = evaluate_objects(predict, tiny.create_task("detector"), {}, dataset, mesh)
     if labels == (2, 2):  # of class 2 a wrong box of the same score comes first
         assert scores["AP@50"] == 1 and 0 < scores["mAP@50"] < 0.5

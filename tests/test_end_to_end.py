@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict
-from jax.sharding import AxisType, Mesh
 
 from linknet_jax import parallel, train_step
 from linknet_jax import state as states
@@ -48,7 +47,7 @@ def trained(devices, accumulation, end_to_end):
     task = tiny.create_task(
         "sgdet", train__accumulation=accumulation, **SGD, **(END_TO_END if end_to_end else FROZEN)
     )
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+    mesh = parallel.create_mesh(devices=jax.devices()[:devices])
     constants = dict(variables())
     params = constants.pop("params")
     flat = states.split_params(params, task.config)[0]

@@ -319,7 +319,7 @@ def test_bfloat16_comes_back_bit_by_bit(tmp_path):
         ({"model__freeze_trunk": False}, "freeze_trunk=True"),
         ({"data__flip": True}, "flip=False"),
         ({"data__cache": "gs://bucket/cache"}, "file system"),
-        ({"task": "detector", "eval__metric": "mAP@50"}, "freeze_trunk=True"),
+        ({"task": "sgdet", "train__end_to_end": True}, "end_to_end=False"),
     ],
 )
 def test_configurations_that_cannot_be_cached(wrong, said):

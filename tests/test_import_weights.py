@@ -34,11 +34,11 @@ def restored(out, variables):
     """The checkpoint in OUT as trainings read it."""
     others = {key: value for key, value in variables.items() if key != "params"}
     items = {"params": variables["params"]} | ({"constants": others} if others else {})
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), items)
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), items)
     with Checkpoints(epath.Path(out)) as saved:
         assert saved.latest == 0
-        return items, saved.restore(0, shapes, one), saved.about(0)
+        return items, saved.restore(0, shapes), saved.about(0)
 
 
 @FORMATS

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import AxisType
 from test_metrics import KS, PREDICATES, TRAINING, UNSEEN, VOCABULARY, evaluate, random_images
 
 from linknet_jax import data, parallel
@@ -180,8 +179,7 @@ def test_eight_devices_count_what_one_does():
     dataset = data.Dataset(Scenes(21), threads, task.config.data)  # the last batch is not full
     metrics = {count: SceneGraphMetrics(tiny.PREDICATES, KS[0], "predcls") for count in (1, 8)}
     for count, sums in metrics.items():
-        devices, axis = jax.devices()[:count], (AxisType.Auto,)
-        mesh = jax.make_mesh((count,), (parallel.AXIS,), axis, devices=devices)
+        mesh = parallel.create_mesh(devices=jax.devices()[:count])
         variables = jax.device_put(tiny.variables(), parallel.replicated(mesh))
         predict = compile_predict(task, mesh)
         for index, prediction in predictions(predict, variables, dataset, 8, mesh):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import reference
 import tiny
-from jax.sharding import AxisType, Mesh
 from reference_metrics import box_iou
 
-from linknet_jax import eval_loop, validation
+from linknet_jax import eval_loop, parallel, validation
 from linknet_jax.config import get_default
 from linknet_jax.ops.decoding import decode_labels
 from linknet_jax.tasks import create_task, evaluated_tasks
@@ -302,7 +301,7 @@ def test_the_baselines_get_the_given_objects():
         evaluation_batches=lambda *_: iter([batch.replace(image_index=np.arange(IMAGES))]),
     )  # fmt: skip
     training = types.SimpleNamespace(tables={"FREQ": None}, predict=predict, unseen=lambda _: None)
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
+    mesh = parallel.create_mesh(devices=jax.devices()[:1])
     task = tiny.create_task("sgdet", **GIVEN)
     eval_loop.evaluate_split(lambda *_: on_device, task, {}, dataset, "val", mesh, training)
     given = batch.detections

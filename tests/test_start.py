@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import AxisType, Mesh
 
 from linknet_jax import parallel, start
 from linknet_jax.checkpoints import Checkpoints
@@ -33,7 +32,7 @@ DETECTOR = ("trunk", "rpn", "box_features", "box_deltas")
 
 
 def place():
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
+    mesh = parallel.create_mesh(devices=jax.devices()[:1])
     return parallel.replicated(mesh)
 
 

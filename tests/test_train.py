@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import AxisType, Mesh
 
 from linknet_jax import parallel, train, train_step
 from linknet_jax import state as states
@@ -29,8 +28,8 @@ CASES = [(1, 1, 5), (8, 1, 7), (1, 4, 5), (8, 4, 7)]  # devices, accumulation, p
 VOCABULARY = Vocabulary(("", "a", "b", "c", "d"), ("", "on", "in", "at"))
 
 
-def make_mesh(devices):
-    return Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(devices, fsdp=1):
+    return parallel.create_mesh(fsdp, jax.devices()[:devices])
 
 
 def start(task, mesh, **overrides):
@@ -56,18 +55,46 @@ def scenes():
 
 
 @functools.lru_cache
-def three_steps(devices, accumulation, n):
+def three_steps(devices, accumulation, n, fsdp=1):
     """(values of every step, final state, HLO) on 32 images padded to n objects with garbage."""
     task = tiny.create_task(train__accumulation=accumulation, **SGD)
-    mesh = make_mesh(devices)
+    mesh = make_mesh(devices, fsdp)
     batch = parallel.to_devices(tiny.make_batch(scenes(), n, garbage=n), mesh)
     state = start(task, mesh)
+    state = jax.device_put(state, parallel.shardings(parallel.placed(state, mesh)))
     step = train_step.compile_train_step(task, mesh).lower(state, batch).compile()
     values = []
     for _ in range(3):
         state, found = step(state, batch)
         values.append({name: float(x) for name, x in found.items()})
     return values, jax.device_get(state), step.as_text()
+
+
+def test_devices_that_share_parameters_compute_the_same(monkeypatch):
+    expected, state, _ = three_steps(*CASES[1])
+    monkeypatch.setattr(parallel, "SHARDED_FROM", 2**6)
+    mesh = make_mesh(8, 4)
+    shared = parallel.placed(state, mesh).params
+    values, other, hlo = three_steps(*CASES[1], fsdp=4)
+    for a, b in zip(expected, values, strict=True):
+        assert b == pytest.approx(a, rel=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 2e-4, 2e-6), state, other)
+    specs = [x.sharding.spec for x in jax.tree.leaves(shared)]
+    split = [spec for spec in specs if "fsdp" in spec]
+    assert 5 < len(split) < len(specs)
+    assert hlo.count("reduce-scatter(") + hlo.count("reduce-scatter-start(") >= 1
+
+
+def test_which_arrays_are_shared():
+    mesh = make_mesh(8, 4)
+    large = parallel.SHARDED_FROM
+    assert parallel.split_axis((3, large), mesh) == 1
+    assert parallel.split_axis((large, 4), mesh) == 0
+    assert parallel.split_axis((large + 1, 4), mesh) == 1  # an axis that divides evenly
+    assert parallel.split_axis((large + 1, 3), mesh) is None
+    assert parallel.split_axis((large // 8, 4), mesh) is None
+    assert parallel.split_axis((large, 4), make_mesh(8)) is None
+    assert parallel.split_spec((3, large), mesh) == jax.sharding.PartitionSpec(None, "fsdp")
 
 
 @pytest.mark.parametrize("case", CASES[1:], ids=str)
@@ -262,9 +289,9 @@ def restored(workdir, step):
     count = jax.ShapeDtypeStruct((), jnp.int32)
     control = states.Control(scalar, scalar, count, count, count)
     steering = {"step": count, "bad_step": count, "control": control, "opt_state": ()}
+    items = {"params": {"w": scalar}, "train": steering}
     with Checkpoints(workdir) as saved:
-        place = parallel.replicated(make_mesh(1))
-        return saved.restore(step, {"params": {"w": scalar}, "train": steering}, place)
+        return saved.restore(step, parallel.placed(items, make_mesh(1)))
 
 
 def test_when_the_loop_saves_and_evaluates(loop, tmp_path):

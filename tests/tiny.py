@@ -110,7 +110,7 @@ def loss_function(name: str = "sgcls", **overrides):
 
 @functools.lru_cache
 def graph_function(name: str = "sgcls", train: bool = False, **overrides):
-    """(variables, batch, keys) to the SceneGraph of all pairs and the updated statistics."""
+    """(variables, batch, keys) to the LinkNetOutput of all pairs and the updated statistics."""
     task = create_task(name, **overrides)
 
     def forward(variables, batch, keys=None):

@@ -97,9 +97,13 @@ class Detector(nn.Module):
         box_mask: Bool[Array, "b n"],
         labels: Int[Array, "b n"],
         keys: Key[Array, "b"],
+        features: Maps | None = None,
     ) -> DetectorOutputs:
-        """The outputs that training compares with the annotated boxes; keys, one an image."""
-        features = self.trunk(images)
+        """The outputs that training compares with the annotated boxes; keys, one an image.
+
+        `features` of the trunk replace `images`.
+        """
+        features = self.trunk(images) if features is None else features
         found = self._anchors(features, image_sizes)
         anchors = self._sample_anchors(found[2], image_sizes, boxes, box_mask, fold(keys, 0))
         proposals, mask = self._propose(*found, image_sizes, "train_")

@@ -30,6 +30,9 @@ BLOCKS = tuple(  # the first block of a stage has its stride, the others 1
     for repeat in range(repeats)
 )
 TRUNK_BLOCKS = 11  # up to stride 16
+# Of stage 5's linear outputs on photographs. Heads that are trained on them as they are, begin with
+# saturated attention and overfit (docs/results.md).
+SPREAD = 4.0
 
 
 class ConvNorm(nn.Module):
@@ -73,7 +76,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """To the end of stage 5: [b, h, w, 3] to [b, h / 16, w / 16, 112], linear bottlenecks.
+    """To the end of stage 5: [b, h, w, 3] to [b, h / 16, w / 16, 112], of about unit variance.
 
     The padding lies on the right and at the bottom, so cell (y, x) is centred on pixel
     (16 y + 15, 16 x + 15), 7.5 pixels beyond the centre of its 16 x 16 square.
@@ -89,7 +92,7 @@ class EfficientNetLite0(nn.Module):
         x = nn.relu6(ConvNorm(32, 3, 2, self.dtype, name="stem")(x))
         for number, shape in enumerate(BLOCKS[:TRUNK_BLOCKS]):
             x = Block(*shape, dtype=self.dtype, name=f"block{number}")(x)
-        return (x,)
+        return (x / SPREAD,)
 
 
 class EfficientNetLite0Top(nn.Module):
@@ -100,6 +103,7 @@ class EfficientNetLite0Top(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b y x 112"]) -> Float[Array, "b 1280"]:
         """ImageNet's logits are one affine map away; works on an image's features or a region's."""
+        x = x * SPREAD
         for number, shape in enumerate(BLOCKS[TRUNK_BLOCKS:], TRUNK_BLOCKS):
             x = Block(*shape, dtype=self.dtype, name=f"block{number}")(x)
         x = nn.relu6(ConvNorm(1280, dtype=self.dtype, name="head")(x))

@@ -18,7 +18,7 @@ from linknet_jax.ops import boxes as box_ops
 from linknet_jax.ops.decoding import decode_labels
 from linknet_jax.ops.packing import pack
 from linknet_jax.ops.pairs import unordered, upper_triangle
-from linknet_jax.types import SceneGraph
+from linknet_jax.types import LinkNetOutput
 
 
 class LinkNet(nn.Module):
@@ -48,7 +48,7 @@ class LinkNet(nn.Module):
         train: bool = False,
         features: tuple[Float[Array, "b y x k"], ...] | None = None,
         class_boxes: Float[Array, "b n c 4"] | None = None,
-    ) -> SceneGraph:
+    ) -> LinkNetOutput:
         """Object and predicate logits with the paper's intermediates.
 
         `labels` feed the edges where given and not 0 (PredCls, teacher forcing), else the model's
@@ -89,7 +89,7 @@ class LinkNet(nn.Module):
         operands["layout"] = self._layout(boxes, pair_mask, train)
         g2 = self._predicates(operands, pair_mask, keys, trunk.strides, train)
         r1, r2 = [*matrices, None, None][:2]
-        return SceneGraph(
+        return LinkNetOutput(
             box_logits, context, context_logits, r1, r2, o3, o4, labels, e0, g2, pair_mask
         )
 

@@ -15,7 +15,7 @@ from linknet_jax.models.linknet import LinkNet
 from linknet_jax.ops.pairs import all_pairs, sample_pairs
 from linknet_jax.ops.ranking import rank_triplets
 from linknet_jax.tasks.example import BOXES, example_boxes, example_image
-from linknet_jax.types import Batch, Prediction, SceneGraph
+from linknet_jax.types import Batch, LinkNetOutput, Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SceneGraphClassification:
         pair_mask: Bool[Array, "b n n"],
         keys: Key[Array, "b"] | None = None,
         train: bool = False,
-    ) -> tuple[SceneGraph, dict]:
+    ) -> tuple[LinkNetOutput, dict]:
         """The network's output and the updated running statistics, if it has any."""
         return self.model.apply(
             variables, batch.images, batch.image_sizes, batch.boxes, batch.box_mask, pair_mask,
@@ -131,7 +131,7 @@ class SceneGraphClassification:
         return {name: terms[name]() for name in terms if name in self.weights()}, updates
 
     def objects(
-        self, graph: SceneGraph, batch: Batch
+        self, graph: LinkNetOutput, batch: Batch
     ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """Label of every box and its score: softmax over all classes, background never chosen."""
         probabilities = jax.nn.softmax(graph.O4)
@@ -166,7 +166,7 @@ class PredicateClassification(SceneGraphClassification):
         return without_labels(super().weights(), self.config)
 
     def objects(
-        self, graph: SceneGraph, batch: Batch
+        self, graph: LinkNetOutput, batch: Batch
     ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """The given labels, score 1."""
         return batch.labels, jnp.ones(batch.labels.shape)

@@ -65,7 +65,7 @@ class Detection:
         """Sums of the losses; no running statistics."""
         found = self.model.apply(
             variables, batch.images, batch.image_sizes, batch.boxes, batch.box_mask,
-            jnp.where(batch.box_mask, batch.labels, 0), keys, method="sampled",
+            jnp.where(batch.box_mask, batch.labels, 0), keys, batch.features, method="sampled",
         )  # fmt: skip
         return detector_losses(found, batch.example_mask), {}
 

@@ -16,7 +16,7 @@ from linknet_jax.ops.pairs import all_pairs
 from linknet_jax.ops.proposal_pairs import relate
 from linknet_jax.tasks.classification import SceneGraphClassification, without_labels
 from linknet_jax.tasks.detection import Detection, boxes_of_labels
-from linknet_jax.types import Batch, Prediction, SceneGraph
+from linknet_jax.types import Batch, LinkNetOutput, Prediction
 
 FOUND = 0.5  # IoU from which a box has found a true one (METHOD.md 1.1)
 
@@ -156,7 +156,7 @@ class GivenDetections(SceneGraphDetection):
         return inputs
 
     def objects(
-        self, graph: SceneGraph, batch: Batch
+        self, graph: LinkNetOutput, batch: Batch
     ) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
         """The file's."""
         return batch.detections.labels, batch.detections.scores
