@@ -29,6 +29,10 @@ def get_default(task: str) -> ConfigDict:
             "sampling": _sampling(),
             "train": _train(),
             "eval": _eval(),
+            "profile": {
+                "steps": 0,  # training steps that are traced into WORKDIR/profile
+                "after": 10,  # steps of the run before them
+            },
             "checkpoint": {
                 "every": 250,  # steps
                 "keep": 2,  # how many of the latest, beside the best

@@ -26,10 +26,13 @@ from linknet_jax.eval_loop import (
     evaluate_split,
 )
 from linknet_jax.preemption import Preemption
+from linknet_jax.profile import Profile
 from linknet_jax.state import TrainState
+from linknet_jax.stopwatch import Stopwatch
 from linknet_jax.tasks import Task, create_task
 from linknet_jax.train_step import compile_train_step
 from linknet_jax.types import Batch
+from linknet_jax.utilisation import step_flops
 from linknet_jax.writer import Writer
 
 AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for its memory
@@ -37,7 +40,7 @@ AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for it
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
                   "data.prefetch", "data.cache", "eval.step", "eval.batch_size", "eval.report",
                   "eval.dump", "train.log_every", "train.fsdp",
-                  "checkpoint", "start")  # fmt: skip
+                  "checkpoint", "start", "profile")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:
@@ -65,35 +68,46 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
             )
         batches = train_data.train_batches(size, config.seed, first, *share)
         recent: collections.deque = collections.deque(maxlen=max(options.log_every, AHEAD))
+        profile, watch = Profile(config.profile, workdir / "profile", first), Stopwatch()
         with Writer(workdir, first, last, size) as writer:
             writer.say(summary(config, state, train_data, first))
             if finished_early(state, config):
                 return True
-            for step, batch in steps(first, last, batches, mesh):
+            for step, batch in watch.waiting("data", steps(first, last, batches, mesh)):
+                writer.say(profile.before(step, recent))
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
                     state, values = step_fn(state, batch)
                 recent.append((step, values))
-                jax.block_until_ready(recent[max(len(recent) - AHEAD, 0)][1]["loss"])
+                with watch.part("device"):
+                    jax.block_until_ready(recent[max(len(recent) - AHEAD, 0)][1]["loss"])
+                if step == first + 1:  # compilation says nothing of the rate
+                    writer.first_step(step, step_flops(step_fn, state, batch))
+                    watch.restart()
                 writer.advance()
                 stop = signals.after(step)
                 evaluating = step % options.eval_every == 0 or step == last
                 saving = evaluating or stop or step % config.checkpoint.every == 0
                 if saving or step % options.log_every == 0:
-                    check_finite(state, recent)
-                    writer.progress(step, {name: float(x) for name, x in values.items()})
+                    with watch.part("device"):
+                        check_finite(state, recent)
+                        losses = {name: float(x) for name, x in values.items()}
+                    writer.progress(step, losses, watch.shares())
                 metrics = None
                 if evaluating:
                     state, metrics = validate(
                         state, config, task, predict, val_data, seen, mesh, writer
                     )
+                    watch.restart()
                 if saving:
-                    saved.save(step, items(state, config), metrics, about(config, train_data))
+                    with watch.part("checkpoint"):
+                        saved.save(step, items(state, config), metrics, about(config, train_data))
                 if stop and step < last:
                     writer.say(f"signal {stop}: saved after step {step}; rerun to resume")
                     return False
                 if evaluating and finished_early(state, config):
                     writer.say(f"no progress in {options.early_stop} evaluations: stopped early")
                     break
+            writer.say(profile.close())
     return True
 
 

@@ -49,9 +49,10 @@ AT_LEAST_ONE = (
     "detector.per_class",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "seed", "data.seed", "data.prefetch", "data.val_images", "loss.object", "loss.relation",
-    "loss.context", "loss.box_head", "train.fc_lr_ratio", "train.weight_decay", "train.clip",
-    "train.warmup", "train.patience", "train.threshold", "train.cooldown", "train.early_stop",
+    "seed", "data.seed", "data.prefetch", "data.val_images", "profile.steps", "profile.after",
+    "loss.object", "loss.relation", "loss.context", "loss.box_head", "train.fc_lr_ratio",
+    "train.weight_decay", "train.clip", "train.warmup", "train.patience", "train.threshold",
+    "train.cooldown", "train.early_stop",
 )  # fmt: skip
 FRACTIONS = (
     "model.dropout", "train.ema", "train.decay", "train.momentum", "rpn.nms", "rpn.negative",

@@ -131,7 +131,7 @@ PRESETS = {
         "model.layout_head": "batch_norm",
     },
     "boxes": BOXES,
-    # Photographs without a GPU: a trunk whose ImageNet weights come with a package (--config.start).
+    # Photographs without a GPU: a trunk whose ImageNet weights come with a package.
     "lite0": {
         "model.trunk": "efficientnet_lite0",
         "model.freeze_trunk": True,

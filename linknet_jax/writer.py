@@ -12,6 +12,10 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from linknet_jax.utilisation import peak_memory, utilisation
+
+STARVED, STEADY = 0.2, 10  # part of the time that is too much; over so many steps or more
+
 
 class Writer:
     """Writes on process 0 only; the other processes' calls do nothing."""
@@ -21,6 +25,7 @@ class Writer:
         self._active = jax.process_index() == 0
         self._steps, self._batch = steps, batch_size
         self._last = (first, time.monotonic())
+        self._flops, self._warned = 0.0, False
         if self._active:
             self._lines = (epath.Path(workdir) / "metrics.jsonl").open("a")
             self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
@@ -42,26 +47,55 @@ class Writer:
         """One step further on the terminal's bar."""
         self._bar.update()
 
-    def progress(self, step: int, values: dict[str, float]) -> None:
-        """The interval's line: step, losses, images a second, time left."""
-        done, start = self._last
-        now = time.monotonic()
-        rate = (step - done) / max(now - start, 1e-9)
-        self._last = (step, now)
-        left = datetime.timedelta(seconds=round((self._steps - step) / rate))
+    def first_step(self, step: int, flops: float) -> None:
+        """The step that was compiled; `flops` of a step on one device."""
+        taken, self._flops = time.monotonic() - self._last[1], flops
+        self.say(f"first step after {taken:.1f} s, {flops / 1e9:.4g} GFLOP a device")
+        self.restart_clock(step)
+
+    def progress(self, step: int, values: dict[str, float], shares: dict[str, float]) -> None:
+        """The interval's line: step, losses, images a second, where the time went, time left."""
         values = {"loss": values["loss"], **values}
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        images = rate * self._batch
-        self.say(f"step {step}/{self._steps}  {numbers}  {images:.1f} images/s  left {left}")
-        self.scalars(step, {**values, "images_per_second": images}, "train")
+        line = [f"step {step}/{self._steps}", *(f"{k} {x:.4g}" for k, x in values.items())]
+        done, start = self._last
+        self.restart_clock(step)
+        if step > done:
+            speed = (step - done) / max(self._last[1] - start, 1e-9)
+            values |= self._speed(speed) | {f"time_{k}": x for k, x in shares.items()}
+            left = datetime.timedelta(seconds=round((self._steps - step) / speed))
+            waits = [f"{name} {part:.0%}" for name, part in shares.items()]
+            line += [f"{speed * self._batch:.1f} images/s", *waits, f"left {left}"]
+        self.say("  ".join(line))
+        if step - done >= STEADY and shares["data"] > STARVED:
+            self._warn(shares["data"])
+        self.scalars(step, values, "train")
+
+    def _speed(self, steps: float) -> dict[str, float]:
+        """What so many steps a second are."""
+        images, devices = steps * self._batch, jax.devices()
+        return {
+            "images_per_second": images,
+            "images_per_second_chip": images / len(devices),
+            **utilisation(self._flops, 1 / steps, devices[0]),
+            "peak_memory_gib": peak_memory(),
+        }
+
+    def _warn(self, data: float) -> None:
+        if not self._warned:
+            self.say(
+                f"warning: {data:.0%} of the time goes into waiting for images: raise "
+                "--config.data.threads or --config.data.prefetch, store smaller photographs, or "
+                "keep the features of a frozen trunk with --config.data.cache=FOLDER"
+            )
+        self._warned = True
 
     def restart_clock(self, step: int) -> None:
         """Leaves out of the rate what was not training, such as an evaluation."""
         self._last = (step, time.monotonic())
 
     def say(self, text: str) -> None:
-        """A line above the progress bar."""
-        if self._active:
+        """A line above the progress bar, where there is one to say."""
+        if self._active and text:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 

@@ -38,7 +38,10 @@ ALLOWED = {
     "data": PURE,
     "metrics": PURE,
     "checkpoints": PURE,
-    "writer": PURE,
+    "stopwatch": set(),
+    "utilisation": set(),
+    "profile": set(),
+    "writer": PURE | {"utilisation"},
     "visualize": PURE,
     "scene_graph": LEAVES | {"data"},
     "baselines": LEAVES | {"data", "metrics", "ops"},
@@ -56,7 +59,7 @@ ALLOWED = {
     "train": TASKS
     | STATE
     | {"tasks", "state", "start", "feature_cache", "eval_loop", "train_step"}
-    | {"preemption"},
+    | {"preemption", "profile", "stopwatch", "utilisation"},
     "main": TASKS | STATE | {"tasks", "state", "evaluate", "train", "settings", "baselines"},
     "cli": set(),
 }

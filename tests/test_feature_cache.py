@@ -350,6 +350,7 @@ def test_training_runs_on_stored_features(tmp_path, initial, monkeypatch):
     monkeypatch.setattr(train, "create_or_restore", create)
     monkeypatch.setattr(train, "compile_train_step", lambda *_: step)
     monkeypatch.setattr(train, "validate", validate)
+    monkeypatch.setattr(train, "step_flops", lambda *_: 0.0)
     monkeypatch.setattr(train.Checkpoints, "save", lambda *_: None)
     assert train.train(config, epath.Path(tmp_path / "run"))
     assert len(seen) == 3 and all(x.images.size == 0 and x.features for x in seen)
