@@ -35,7 +35,6 @@ from linknet_jax.report.page import Example, write_report
 from linknet_jax.state import create_state, eval_params
 from linknet_jax.tasks import Task, create_task, evaluated_tasks
 from linknet_jax.types import Prediction
-from linknet_jax.visualize import stack
 
 Draw = Callable[[str, Sequence[int]], Iterator[Image.Image]]  # (task, positions in the split)
 
@@ -248,7 +247,7 @@ def _draw_first(draw: Draw, task: str, dataset: data.Dataset, workdir: epath.Pat
     count = min(pictures.SHOWN, len(dataset.annotations))
     path = workdir / "examples.png"
     with replacing(path) as partial, partial.open("wb") as file:
-        stack(list(draw(task, range(count)))).save(file, format="PNG")
+        pictures.stack(list(draw(task, range(count)))).save(file, format="PNG")
     print(f"pictures of predicted graphs: {path}")
 
 

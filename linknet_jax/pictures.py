@@ -9,10 +9,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from linknet_jax import data, parallel
+from linknet_jax.drawing import picture, png
+from linknet_jax.metrics.detection import boxes_of
+from linknet_jax.scene_graph import Object, Relation, SceneGraph, graph_of
 from linknet_jax.types import Batch, Prediction, image_of
-from linknet_jax.visualize import draw_graph
 
 SHOWN = 4  # pictures of a kind
+TOP, LEAST = 8, 0.2  # relations of a picture, and the score from which one is drawn
 Seen = tuple[float, int, int]  # an image's recall, relations and position in the split
 
 
@@ -31,14 +34,21 @@ def draw(
     config: ConfigDict,
     indices: Sequence[int],
 ) -> Iterator[Image.Image]:
-    """Each image with its predicted graph; true relations are green.
-
-    Those are the annotated ones, where the images are drawn all that hold.
-    """
+    """Each image with its best predicted relations, right and wrong, and the ones it missed."""
     for batch in dataset.batches_of(indices, config.eval.batch_size):
         result = parallel.local_rows(predict(variables, batch))
         for row in np.flatnonzero(batch.example_mask):
             yield _picture(batch, image_of(result, row), dataset, int(row), config.model.visual)
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures below each other."""
+    width, height = max(x.width for x in pictures), sum(x.height for x in pictures)
+    sheet, top = Image.new("RGB", (width, height), "white"), 0
+    for one in pictures:
+        sheet.paste(one, (0, top))
+        top += one.height
+    return sheet
 
 
 def _picture(
@@ -46,14 +56,26 @@ def _picture(
 ) -> Image.Image:
     index = int(batch.image_index[row])
     annotation = dataset.annotations[index]
-    known = annotation.relations if dataset.truth is None else dataset.truth[index]
+    boxes = boxes_of(prediction, annotation, batch.images.shape[1])
+    graph = graph_of(annotation, boxes, prediction, dataset.vocabulary).cut(LEAST, TOP)
     height, width = batch.image_sizes[row].astype(int)
-    view = batch.images[row, :height, :width]
-    if not visual:
-        view = np.full((height, width, 3), 235, np.uint8)
-    boxes = batch.boxes[row, : len(annotation.boxes)]
-    if prediction.boxes is not None:
-        boxes, known = prediction.boxes[: int(prediction.box_count)], ()
-    return draw_graph(
-        view, boxes, prediction, dataset.vocabulary, {tuple(map(int, x)) for x in known}
-    )
+    view = Image.fromarray(batch.images[row, :height, :width]) if visual else None
+    truth = _truth(dataset, index, graph, prediction.boxes is None)
+    return png.render(picture.draw(graph, view, truth))
+
+
+def _truth(dataset: data.Dataset, index: int, predicted: SceneGraph, given: bool) -> SceneGraph:
+    """What is annotated; of `given` boxes also what was predicted and is known to hold."""
+    annotation, names = dataset.annotations[index], dataset.vocabulary
+    boxes = map(tuple, annotation.boxes.tolist())
+    objects = [
+        Object(box, names.objects[label], 1.0)
+        for box, label in zip(boxes, annotation.labels, strict=True)
+    ]
+    rows = {tuple(row) for row in annotation.relations.tolist()}
+    if given and dataset.truth is not None:
+        numbers = {name: number for number, name in enumerate(names.predicates)}
+        said = {(r.subject, r.object, numbers[r.predicate]) for r in predicted.relations}
+        rows |= said & {tuple(row) for row in dataset.truth[index].tolist()}
+    relations = [Relation(s, names.predicates[p], o, 1.0) for s, o, p in sorted(rows)]
+    return SceneGraph(predicted.image_id, predicted.size, tuple(objects), tuple(relations))

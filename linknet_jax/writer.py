@@ -27,7 +27,7 @@ class Writer:
         self._last = (first, time.monotonic())
         self._flops, self._warned = 0.0, False
         if self._active:
-            self._lines = (epath.Path(workdir) / "metrics.jsonl").open("a")
+            self._lines = _Lines(epath.Path(workdir) / "metrics.jsonl")
             self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
         self._bar = tqdm(
             total=steps, initial=first, unit="step", leave=False,
@@ -40,7 +40,6 @@ class Writer:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
         if self._active:
-            self._lines.close()
             self._board.close()
 
     def advance(self) -> None:
@@ -103,7 +102,22 @@ class Writer:
         """Appends to metrics.jsonl and to the TensorBoard file."""
         if not self._active:
             return
-        self._lines.write(json.dumps({"step": step, "group": group, **values}) + "\n")
-        self._lines.flush()
+        self._lines.append(json.dumps({"step": step, "group": group, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{group}/{name}", value, step)
+
+
+class _Lines:
+    """A text file that grows; buckets cannot append, so there the whole file is written again."""
+
+    def __init__(self, path: epath.Path):
+        self._path, self._bucket = path, "://" in str(path)
+        self._text = path.read_text() if self._bucket and path.exists() else ""
+
+    def append(self, line: str) -> None:
+        if self._bucket:
+            self._text += line
+            self._path.write_text(self._text)
+            return
+        with self._path.open("a") as file:
+            file.write(line)

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"types", "config", "variants", "atomic", "command"}
 PURE = LEAVES | {"ops"}
 TASKS = PURE | {"models", "losses"}
-STATE = LEAVES | {"parallel", "validation", "data", "metrics", "checkpoints", "writer", "visualize"}
+STATE = LEAVES | {"parallel", "validation", "data", "metrics", "checkpoints", "writer"}
 WITH_TENSORFLOW = ("linknet_jax.data.pipeline", "linknet_jax.data.tfds")
 
 # ops <- models <- tasks, losses <- {train, evaluate, ...} <- main; the values may be imported.
@@ -42,14 +42,14 @@ ALLOWED = {
     "utilisation": set(),
     "profile": set(),
     "writer": PURE | {"utilisation"},
-    "visualize": PURE,
     "scene_graph": LEAVES | {"data"},
+    "drawing": LEAVES | {"ops", "scene_graph", "report"},
     "baselines": LEAVES | {"data", "metrics", "ops"},
     "report": LEAVES | {"data", "metrics"},
     "score": LEAVES | {"data", "metrics", "report"},
     "compare": LEAVES | {"metrics"},
     "dump": LEAVES | {"data", "metrics"},
-    "pictures": LEAVES | {"data", "parallel", "visualize"},
+    "pictures": LEAVES | {"data", "parallel", "drawing", "metrics", "scene_graph"},
     "eval_loop": TASKS | STATE | {"tasks", "baselines"},
     "evaluate": TASKS
     | STATE

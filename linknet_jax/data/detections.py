@@ -16,6 +16,7 @@ from linknet_jax.data.collection import BACKGROUND, starts
 from linknet_jax.data.formats.graph_lines import detection_problem
 from linknet_jax.data.formats.prediction_lines import boxes_of, checked_lines
 from linknet_jax.data.formats.values import shown
+from linknet_jax.data.from_first import from_first
 from linknet_jax.types import Annotation
 
 Found = tuple[Float[np.ndarray, "n 4"], Int[np.ndarray, "n"], Float[np.ndarray, "n"]]
@@ -68,8 +69,12 @@ def load_detections(file: str, limit: int, classes: tuple[str, ...]) -> Detectio
     path = epath.Path(file)
     if not path.exists() or path.is_dir():
         raise ValueError(f"data.detections={file!r} is no file; set --config.data.detections=FILE")
-    stat = path.stat()
-    return _load(file, limit, classes, (stat.mtime, stat.length))
+
+    def load() -> DetectionTable:
+        stat = path.stat()
+        return _load(file, limit, classes, (stat.mtime, stat.length))
+
+    return from_first(load)
 
 
 @functools.lru_cache(maxsize=1)

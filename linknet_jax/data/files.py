@@ -11,6 +11,7 @@ from linknet_jax.data import splits
 from linknet_jax.data.batching import Example
 from linknet_jax.data.collection import Collection, raise_errors
 from linknet_jax.data.formats import coco, jsonl, visual_genome, vrd
+from linknet_jax.data.from_first import from_first
 from linknet_jax.data.photographs import Photographs, photograph_name, photographs_of
 from linknet_jax.data.transforms import ImageError, covered, load_image
 from linknet_jax.types import Annotation
@@ -38,7 +39,7 @@ class Files:
         self.annotations = splits.choose(collection, split, config)
         self._size = config.image_size
         if pixels:
-            self._check_present()
+            self._photographs = from_first(self._present)
 
     def example(self, index: int, flip: bool = False) -> Example:
         """Pixels, (height, width) that they cover, scale; see `transforms.load_image`.
@@ -52,7 +53,8 @@ class Files:
             raise ImageError(_missing([name], 1, self._photographs))
         return fit(load_image(path, self._size, flip), annotation, self._size, self._relative)
 
-    def _check_present(self) -> None:
+    def _present(self) -> Photographs:
+        """The folders, listed; ValueError where they lack a photograph of the split."""
         missing = []
         for name in map(photograph_name, self.annotations):
             places = self._photographs.places(name)
@@ -64,6 +66,7 @@ class Files:
                 )
         if missing:
             raise ValueError(_missing(missing, len(self.annotations), self._photographs))
+        return self._photographs
 
 
 def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photographs]:
@@ -79,15 +82,19 @@ def load(name: str, folder: str, images: str = "") -> tuple[Collection, Photogra
     path = epath.Path(folder)
     if not path.is_dir():
         raise ValueError(f"data.dir={folder!r} is no folder; set --config.data.dir=FOLDER")
-    return _load(name, path, images, _stamp(path))
+    return _load(name, path, images, from_first(lambda: _stamp(path)))
 
 
 @functools.lru_cache(maxsize=2)
 def _load(name: str, path: epath.Path, images: str, stamp: tuple) -> tuple[Collection, Photographs]:
     del stamp  # another one is another key
-    photographs = photographs_of(path, images)
-    layout = detect(path) if name == "custom" else name
-    return FORMATS[layout].read(path, photographs), photographs
+
+    def read() -> tuple[Collection, Photographs]:
+        photographs = photographs_of(path, images)
+        layout = detect(path) if name == "custom" else name
+        return FORMATS[layout].read(path, photographs), photographs
+
+    return from_first(read)
 
 
 def _stamp(path: epath.Path) -> tuple:

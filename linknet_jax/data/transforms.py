@@ -17,6 +17,8 @@ from etils import epath
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from linknet_jax.data.retry import read_bytes
+
 PADDING = (124, 116, 103)
 KERNEL = Image.Resampling.BILINEAR
 _ORIENTATION = 0x0112
@@ -103,8 +105,8 @@ def _read(source: str | os.PathLike | bytes) -> tuple[bytes, str]:
     else:
         name = os.fspath(source)
         try:
-            data = epath.Path(source).read_bytes()
-        except OSError as error:
+            data = read_bytes(epath.Path(source))
+        except Exception as error:  # buckets have errors of their own
             raise ImageError(f"cannot open the image {name}: {error}; check the path") from error
     if not data:
         raise ImageError(f"the image {name} is empty; copy or download the file again")

@@ -16,6 +16,7 @@ from linknet_jax.data import splits
 from linknet_jax.data.batching import Example
 from linknet_jax.data.collection import SPLITS, AnnotationTable, Collection, pack, raise_errors
 from linknet_jax.data.files import fit
+from linknet_jax.data.from_first import from_first
 from linknet_jax.data.inspection import inspect
 from linknet_jax.data.tfds.shards import open_shards
 from linknet_jax.data.transforms import ImageError, load_image
@@ -84,6 +85,17 @@ def load(folder: str) -> Prepared:
         raise ValueError(f"{folder}: no class names in metadata.json; build it again")
     vocabulary = Vocabulary(tuple(names["objects"]), tuple(names["predicates"]))
     shards = {k: open_shards(builder, k) for k in SPLITS if k in builder.info.splits}
+    collection, places = from_first(lambda: _annotations(folder, builder, vocabulary, shards))
+    return Prepared(folder, collection, shards, places)
+
+
+def _annotations(
+    folder: str,
+    builder: tfds.core.DatasetBuilder,
+    vocabulary: Vocabulary,
+    shards: dict[str, Iterable[bytes]],
+) -> tuple[Collection, dict[tuple[str, int | str], int]]:
+    """All annotations, and the number of each (split, image id)."""
     tables, findings, places = {}, [], {}
     for split, records in shards.items():
         place = f"{folder}, {split}"
@@ -91,8 +103,8 @@ def load(folder: str) -> Prepared:
         places |= {(split, image_id): number for number, image_id in enumerate(table.image_ids)}
         tables[split], found = inspect(table, vocabulary, place, outside="warning")
         findings += found
-    collection = Collection(vocabulary, tables, findings, names["relative"])
-    return Prepared(folder, collection, shards, places)
+    relative = builder.info.metadata["relative"]
+    return Collection(vocabulary, tables, findings, relative), places
 
 
 def _builder(folder: str) -> tfds.core.DatasetBuilder:
