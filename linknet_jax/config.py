@@ -29,6 +29,11 @@ def get_default(task: str) -> ConfigDict:
             "sampling": _sampling(),
             "train": _train(),
             "eval": _eval(),
+            "predict": {  # what prediction leaves out; an argument of it overrides them
+                "least": 0.0,  # triplet score from which a relation counts
+                "object_least": 0.0,  # likewise of objects; detector.score comes before it
+                "top": 100,  # relations of an image, one a pair
+            },
             "profile": {
                 "steps": 0,  # training steps that are traced into WORKDIR/profile
                 "after": 10,  # steps of the run before them

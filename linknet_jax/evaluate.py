@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image
 
-from linknet_jax import data, dump, parallel, pictures, validation
+from linknet_jax import data, dump, parallel, pictures, restore, validation
 from linknet_jax.atomic import replacing, write_json
 from linknet_jax.baselines import Training, create_metrics, evaluated_splits
 from linknet_jax.checkpoints import Checkpoints, vocabulary_of
@@ -32,7 +32,6 @@ from linknet_jax.metrics.detection import DetectionMetrics, boxes_of
 from linknet_jax.metrics.table import objects_table, predicate_table, results_table
 from linknet_jax.ops.ranking import no_triplets
 from linknet_jax.report.page import Example, write_report
-from linknet_jax.state import create_state, eval_params
 from linknet_jax.tasks import Task, create_task, evaluated_tasks
 from linknet_jax.types import Prediction
 
@@ -65,7 +64,7 @@ def evaluate(config: ConfigDict, workdir: epath.Path) -> dict:
     with Checkpoints(workdir, config.eval.metric) as saved:
         step = saved.resolve(config.eval.step)
         vocabulary = vocabulary_of(saved.about(step))
-        variables = restore(config, saved, step, mesh)
+        variables = restore.variables(config, saved, step, mesh)
     tasks = [create_task(config, *vocabulary.sizes, name) for name in evaluated_tasks(config)]
     splits = evaluated_splits(config)
     for dataset in splits.values():
@@ -190,23 +189,6 @@ def ceiling(
     for annotation, truth in zip(dataset.annotations, dataset.truth, strict=True):
         metrics.update(annotation, annotation.boxes, ceiling_prediction(truth, annotation.labels))
     return metrics.compute(dataset.vocabulary, training.predicate_counts)
-
-
-def restore(config: ConfigDict, saved: Checkpoints, step: int, mesh: Mesh) -> dict:
-    """Variables for evaluation, on whatever devices there are."""
-    about = saved.about(step)
-    stored = config.copy_and_resolve_references()
-    stored.data.detections = about["config"]["data"].get("detections", "")  # decides what is stored
-    task = create_task(stored, *vocabulary_of(about).sizes)
-    shapes = jax.eval_shape(lambda: create_state(config, task, jax.random.key(0), {}, {}, {}))
-    items = {"params": shapes.params}
-    if shapes.constants:
-        items["constants"] = shapes.constants
-    if config.train.ema:
-        items["ema"] = shapes.ema
-    stored = saved.restore(step, parallel.placed(items, mesh))
-    params = eval_params(stored["params"], stored.get("ema", {}), config)
-    return {"params": params, **stored.get("constants", {})}
 
 
 def _results(step: int, table: BySplit) -> dict:

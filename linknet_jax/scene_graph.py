@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from linknet_jax.data.formats.prediction_lines import prediction_record
+from linknet_jax.data.transforms import upright
 from linknet_jax.types import Annotation, Prediction, Vocabulary
 
 if TYPE_CHECKING:
@@ -51,12 +54,14 @@ class SceneGraph:
       size: its (width, height), upright.
       objects: in the order of the given boxes, or of the detector.
       relations: the best first, ties in the order of (pair, predicate).
+      source: the photograph, as `data.transforms.upright` takes it; None: pictures go without.
     """
 
     image_id: int | str
     size: tuple[int, int]
     objects: tuple[Object, ...]
     relations: tuple[Relation, ...]
+    source: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def triplets(self, k: int | None = None) -> list[Triplet]:
         """The `k` best relations in words, of every pair the best one only; None: all pairs'."""
@@ -115,16 +120,31 @@ class SceneGraph:
         ]
         return "\n".join(["digraph {", *nodes, *edges, "}", ""])
 
+    def draw(
+        self, path: str | os.PathLike, truth: SceneGraph | None = None, top: int | None = 20
+    ) -> None:
+        """Writes a .png, .svg or .html of the photograph and the `top` best pairs' relations.
+
+        With the annotated graph as `truth`, right relations are green, wrong ones red, missed ones
+        grey and dashed. ValueError for another suffix.
+        """
+        from linknet_jax.drawing import files
+
+        image = None if self.source is None else Image.fromarray(upright(self.source))
+        files.save(self.cut(top=top), image, path, truth)
+
 
 def graph_of(
     annotation: Annotation,
     boxes: Float[np.ndarray, "n 4"],
     prediction: Prediction,
     vocabulary: Vocabulary,
+    source: Any = None,
 ) -> SceneGraph:
     """The graph of one image's prediction; `boxes` are in pixels of the photograph."""
     record = prediction_record(annotation.image_id, boxes, prediction, vocabulary)
-    return from_dict({**record, "width": annotation.width, "height": annotation.height})
+    graph = from_dict({**record, "width": annotation.width, "height": annotation.height})
+    return dataclasses.replace(graph, source=source)
 
 
 def from_dict(record: dict[str, Any]) -> SceneGraph:

@@ -40,7 +40,7 @@ AHEAD = 16  # steps in flight: enough to keep the device busy, few enough for it
 FREE_TO_CHANGE = ("name", "compilation_cache", "data.dir", "data.images", "data.threads",
                   "data.prefetch", "data.cache", "eval.step", "eval.batch_size", "eval.report",
                   "eval.dump", "train.log_every", "train.fsdp",
-                  "checkpoint", "start", "profile")  # fmt: skip
+                  "checkpoint", "start", "predict", "profile")  # fmt: skip
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> bool:

@@ -46,7 +46,7 @@ AT_LEAST_ONE = (
     "train.accumulation", "train.fsdp", "train.log_every", "train.eval_every", "eval.batch_size",
     "checkpoint.every", "checkpoint.keep", "rpn.width", "rpn.before", "rpn.proposals",
     "rpn.train_before", "rpn.train_proposals", "rpn.sampled", "detector.sampled",
-    "detector.per_class",
+    "detector.per_class", "predict.top",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "data.seed", "data.prefetch", "data.val_images", "profile.steps", "profile.after",
@@ -56,7 +56,8 @@ NOT_NEGATIVE = (
 )  # fmt: skip
 FRACTIONS = (
     "model.dropout", "train.ema", "train.decay", "train.momentum", "rpn.nms", "rpn.negative",
-    "detector.foreground", "detector.score", "detector.nms",
+    "detector.foreground", "detector.score", "detector.nms", "predict.least",
+    "predict.object_least",
 )  # fmt: skip
 
 
@@ -217,7 +218,16 @@ def check_same_run(stored: dict, config: ConfigDict, free: tuple[str, ...]) -> N
 
 def check_same_model(stored: ConfigDict, config: ConfigDict) -> None:
     """ValueError that lists what an evaluation changed: only data.* and eval.* may differ."""
-    free = ("data", "eval", "name", "compilation_cache", "start", *_unused(config))
+    free = (
+        "data",
+        "eval",
+        "predict",
+        "profile",
+        "name",
+        "compilation_cache",
+        "start",
+        *_unused(config),
+    )
     changed = _changes(stored.to_dict(), config, free)
     if changed:
         raise ValueError(

@@ -43,6 +43,23 @@ def load_image(
     return resize_and_pad(_decode(*_read(source)), size, flip)
 
 
+def upright(
+    source: str | os.PathLike | bytes | Image.Image | UInt8[np.ndarray, "h w *c"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of a file, of its contents, of a Pillow image or of an array, turned upright.
+
+    Arrays are uint8 or uint16: grey [h, w] or [h, w, 1], RGB, or RGBA. Raises ImageError.
+    """
+    if isinstance(source, np.ndarray):
+        source = _picture(source)
+    if not isinstance(source, Image.Image):
+        return _decode(*_read(source))
+    try:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(source)))
+    except Exception as error:
+        raise _unreadable("in memory", error) from error
+
+
 def image_size(source: str | os.PathLike | bytes) -> tuple[int, int]:
     """(width, height) of the upright photograph, from its header; raises ImageError.
 
@@ -142,6 +159,21 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """An array as an image of Pillow."""
+    shape = pixels.shape[:2] if pixels.shape[2:] == (1,) else pixels.shape
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)) or pixels.dtype != np.uint8:
+        raise ImageError(
+            f"expected pixels [height, width], or with 3 or 4 channels, of uint8 or uint16; got "
+            f"{pixels.dtype} {list(pixels.shape)}"
+        )
+    if not pixels.size:
+        raise ImageError(f"an image of {shape[1]} x {shape[0]} pixels shows nothing")
+    return Image.fromarray(pixels.reshape(shape))
 
 
 def _unreadable(name: str, error: Exception) -> ImageError:
