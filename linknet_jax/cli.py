@@ -12,6 +12,7 @@ USAGE = """usage: linknet VERB ...
   linknet score --task sgcls ...                as python -m linknet_jax.score
   linknet compare WORKDIR_A WORKDIR_B           as python -m linknet_jax.compare
   linknet import SOURCE OUT                     as python -m linknet_jax.import_weights
+  linknet strip WORKDIR OUT                     as python -m linknet_jax.strip
   linknet data check FOLDER                     as python -m linknet_jax.data
 """
 
@@ -22,6 +23,7 @@ MODULES = {
     "score": "linknet_jax.score",
     "compare": "linknet_jax.compare",
     "import": "linknet_jax.import_weights",
+    "strip": "linknet_jax.strip",
     "data": "linknet_jax.data.__main__",
 }
 

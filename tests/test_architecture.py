@@ -56,6 +56,7 @@ ALLOWED = {
     | STATE
     | {"tasks", "state", "baselines", "eval_loop", "report", "dump", "pictures", "restore"},
     "restore": TASKS | {"tasks", "state", "checkpoints", "parallel"},
+    "strip": LEAVES | {"checkpoints", "parallel", "restore"},
     "queries": LEAVES | {"data"},
     "predictor": TASKS
     | {"data", "eval_loop", "metrics", "parallel", "queries", "restore", "scene_graph", "tasks"},

@@ -147,6 +147,8 @@ def test_devices_exchange_sums_only(case):
     inside = called_from(parts, bodies)
     reduces = [name for name, lines in parts.items() if any(" all-reduce" in x for x in lines)]
     assert reduces and not inside & set(reduces)
+    for host in ("callback", "infeed", "outfeed", " send(", " recv(", "S(5)"):  # 5: host memory
+        assert host not in hlo
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +307,37 @@ def test_when_the_loop_saves_and_evaluates(loop, tmp_path):
     assert {x["step"] for x in lines if x["group"] == "train"} == {3, 4, 5, 6, 8, 9, 10}
     assert train.train(loop["config"], tmp_path) is True  # finished: nothing is trained again
     assert len(loop["steps"]) == STEPS
+
+
+def test_nothing_is_read_from_the_device_between_two_log_points(loop, tmp_path, monkeypatch):
+    """A CPU's transfer guard does not see such reads: they are counted where JAX makes them."""
+    reads, now, kind = [], [0], type(jnp.zeros(()))
+    fetch = kind._value
+
+    def counted(array):
+        reads.append(now[0])
+        return fetch.fget(array)
+
+    @jax.jit
+    def step(state, batch):
+        number = state.step + 1
+        return state.replace(step=number), {"loss": number / 2, "grad_norm": number / 3}
+
+    def train_step(state, batch):
+        now[0] += 1
+        return step(state, {"images": batch.images})
+
+    monkeypatch.setattr(train, "compile_train_step", lambda *_: train_step)
+    monkeypatch.setattr(kind, "_value", property(counted))
+    config = loop["config"]
+    config.train.update({"steps": 40, "log_every": 20, "eval_every": 40})
+    config.checkpoint.every = 40
+    config.data.train_images = 24
+    assert train.train(config, tmp_path)
+    assert {20, 40} <= set(reads) <= {0, 20, 40}
+    before = len(reads)
+    float(jnp.ones(()))
+    assert len(reads) > before  # the count sees a read
 
 
 def test_signal_saves_and_the_rerun_ends_where_the_undisturbed_run_does(loop, tmp_path):
