@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from linknet_jax.atomic import replacing, write_json
 from linknet_jax.data import Dataset
@@ -18,7 +18,6 @@ from linknet_jax.data.formats.jsonl import record_of
 from linknet_jax.data.formats.lines import line_writer
 from linknet_jax.data.formats.prediction_lines import prediction_record
 from linknet_jax.data.formats.vg_dicts import training_dicts
-from linknet_jax.metrics.detection import boxes_of
 from linknet_jax.types import Annotation, Prediction, Triplets, Vocabulary
 
 
@@ -46,16 +45,17 @@ def write_classes(
 
 @contextlib.contextmanager
 def prediction_writer(
-    folder: epath.Path, name: str, vocabulary: Vocabulary, side: int
-) -> Iterator[Callable[[Annotation, Prediction], None]]:
+    folder: epath.Path, name: str, vocabulary: Vocabulary
+) -> Iterator[Callable[[Annotation, Float[np.ndarray, "n 4"], Prediction], None]]:
     """A function that writes this process's predictions to its part of FOLDER/NAME.jsonl.gz.
 
-    `side` is that of the network's square input.
+    It takes the image, its boxes in pixels of the original, and the prediction.
     """
     with line_writer(_part(folder, name, jax.process_index())) as write:
 
-        def write_prediction(annotation: Annotation, prediction: Prediction) -> None:
-            boxes = boxes_of(prediction, annotation, side)
+        def write_prediction(
+            annotation: Annotation, boxes: Float[np.ndarray, "n 4"], prediction: Prediction
+        ) -> None:
             write(prediction_record(annotation.image_id, boxes, prediction, vocabulary))
 
         yield write_prediction

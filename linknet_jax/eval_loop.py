@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
+from jaxtyping import Float
 
 from linknet_jax import data, parallel
 from linknet_jax.baselines import Training, create_metrics
@@ -21,16 +22,12 @@ from linknet_jax.types import Batch, Prediction, image_of
 MODEL = "model"
 Predict = Callable[[dict, Batch], Prediction]
 Recalls = dict[int, float]  # R@K of one image by K
+Observe = Callable[[int, Float[np.ndarray, "n 4"], Prediction, Recalls | None], None]
 
 
 def compile_predict(task: Task, mesh: Mesh) -> Predict:
     """One prediction step; each device handles its own images, nothing is communicated."""
-    split, same = PartitionSpec(parallel.AXES), PartitionSpec()
-    local = jax.shard_map(
-        task.predict, mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
-    )
-    shardings = (parallel.replicated(mesh), parallel.split_images(mesh))
-    return jax.jit(local, in_shardings=shardings, out_shardings=shardings[1])
+    return parallel.over_images(task.predict, mesh)
 
 
 def predictions(
@@ -54,12 +51,12 @@ def evaluate_split(
     split: str,
     mesh: Mesh,
     training: Training | None = None,
-    observe: Callable[[int, Prediction, Recalls | None], None] | None = None,
+    observe: Observe | None = None,
 ) -> dict[str, SceneGraphMetrics]:
     """Sums of the model; with `training` also of the baselines on its labels and scores.
 
-    `observe` is called for each of this process's images with its position in the split, its
-    prediction and its own R@K.
+    `observe` is called for each of this process's images with its position in the split, the boxes
+    of its prediction in pixels of the original, the prediction and its own R@K.
     """
     unseen = training.unseen(split) if training else None
     baselines = training.tables if training else {}
@@ -73,7 +70,7 @@ def evaluate_split(
         boxes = boxes_of(prediction, truth, config.data.image_size)
         recalls = scores[MODEL].update(truth, boxes, prediction)
         if observe:
-            observe(index, prediction, recalls)
+            observe(index, boxes, prediction, recalls)
         n = len(boxes)
         scored = (boxes, prediction.labels[:n], prediction.label_scores[:n])
         for name in baselines:

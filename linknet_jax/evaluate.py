@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
+from jaxtyping import Float
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -28,7 +29,7 @@ from linknet_jax.eval_loop import (
     object_scores,
 )
 from linknet_jax.metrics.baselines import ceiling_prediction
-from linknet_jax.metrics.detection import DetectionMetrics, boxes_of
+from linknet_jax.metrics.detection import DetectionMetrics
 from linknet_jax.metrics.table import objects_table, predicate_table, results_table
 from linknet_jax.ops.ranking import no_triplets
 from linknet_jax.report.page import Example, write_report
@@ -158,19 +159,21 @@ def score_split(
         write = None
         if folder is not None:
             name = f"{task.name}_{split}"
-            write = stack.enter_context(
-                dump.prediction_writer(folder, name, names, task.config.data.image_size)
-            )
+            write = stack.enter_context(dump.prediction_writer(folder, name, names))
 
-        def observe(index: int, prediction: Prediction, recalls: Recalls | None) -> None:
+        def observe(
+            index: int,
+            boxes: Float[np.ndarray, "n 4"],
+            prediction: Prediction,
+            recalls: Recalls | None,
+        ) -> None:
             truth = dataset.annotations[index]
             if task.name == "sgdet":
-                boxes = boxes_of(prediction, truth, task.config.data.image_size)
                 objects.update(truth, boxes, prediction)
             if recalls is not None:
                 seen.append((recalls[k], len(truth.relations), index))
             if write:
-                write(truth, prediction)
+                write(truth, boxes, prediction)
 
         sums = evaluate_split(predict, task, variables, dataset, split, mesh, training, observe)
     counts = training.predicate_counts

@@ -15,7 +15,6 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from linknet_jax import parallel
@@ -91,7 +90,7 @@ def _computed(
 ) -> Iterator[tuple[np.ndarray, Maps]]:
     """((height, width) of the photograph, maps) of every image, on this process's devices."""
     mesh = parallel.create_mesh(devices=jax.local_devices())
-    apply = _compile_trunk(config, mesh)
+    apply = parallel.over_images(_apply(config), mesh)
     weights = jax.device_put(weights, parallel.replicated(mesh))
     for batch in dataset.batches_of(indices, size):
         pixels = jax.device_put(batch.images, parallel.split_images(mesh))
@@ -102,14 +101,6 @@ def _computed(
 
 def _apply(config: ConfigDict) -> Callable:
     return TRUNKS[config.model.trunk](dtype=jnp.dtype(config.model.dtype)).apply
-
-
-def _compile_trunk(config: ConfigDict, mesh: Mesh) -> Callable:
-    split, same = PartitionSpec(parallel.AXES), PartitionSpec()
-    local = jax.shard_map(
-        _apply(config), mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
-    )
-    return jax.jit(local)
 
 
 def _trunk_of(variables: dict) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -100,6 +100,16 @@ def shardings(tree: PyTree) -> PyTree:
 def gathered(tree: PyTree, mesh: Mesh) -> PyTree:
     """The same arrays, all of each on every device."""
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+
+
+def over_images(function: Callable[[PyTree, PyTree], PyTree], mesh: Mesh) -> Callable:
+    """`function(variables, batch)`, compiled; each device handles its own images alone."""
+    split, same = PartitionSpec(AXES), PartitionSpec()
+    local = jax.shard_map(
+        function, mesh=mesh, in_specs=(same, split), out_specs=split, check_vma=False
+    )
+    shardings = (replicated(mesh), split_images(mesh))
+    return jax.jit(local, in_shardings=shardings, out_shardings=shardings[1])
 
 
 def to_devices(batch: Batch, mesh: Mesh) -> Batch:

@@ -87,7 +87,10 @@ def _variables(folder: epath.Path, sharding: Sharding) -> tuple[Flat, Vocabulary
         about = saved.about(saved.resolve("latest"))
     run = about.get("config", {})
     if run.get("train", {}).get("ema"):
-        raise ValueError(f"{folder} was trained with train.ema: start from a run without it")
+        raise ValueError(
+            f"{folder} was trained with train.ema: take the averaged weights out of it with "
+            "`python -m linknet_jax.strip` and start from those"
+        )
     with Checkpoints(folder, run.get("eval", {}).get("metric", "")) as saved:
         items = saved.read(saved.best(), ("params", "constants"), sharding)
     flat = flatten_dict({"params": items["params"], **items.get("constants", {})})

@@ -28,9 +28,9 @@ def write_parts(monkeypatch, folder, images):
     monkeypatch.setattr(multihost_utils, "sync_global_devices", synced.append)
     for process in reversed(range(PROCESSES)):
         monkeypatch.setattr(jax, "process_index", lambda p=process: p)
-        with dump.prediction_writer(folder, NAME, scoring.NAMES, 64) as write:
+        with dump.prediction_writer(folder, NAME, scoring.NAMES) as write:
             for image in images[process::PROCESSES]:
-                write(image.annotation, image.prediction)
+                write(image.annotation, image.annotation.boxes, image.prediction)
         assert not (folder / f"{NAME}.jsonl.gz").exists()
         if process:
             dump.join(folder, [NAME])
@@ -56,8 +56,8 @@ def test_parts_of_processes_are_joined(tmp_path, monkeypatch, count):
 def test_interrupted_process_leaves_no_part(tmp_path, monkeypatch):
     folder, image = epath.Path(tmp_path), scoring.images("sgcls", 1)[0]
     with pytest.raises(KeyboardInterrupt):
-        with dump.prediction_writer(folder, NAME, scoring.NAMES, 64) as write:
-            write(image.annotation, image.prediction)
+        with dump.prediction_writer(folder, NAME, scoring.NAMES) as write:
+            write(image.annotation, image.annotation.boxes, image.prediction)
             raise KeyboardInterrupt
     assert not list(folder.iterdir())
 
