@@ -51,6 +51,8 @@ def create_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> M
     """All devices, or those given, `fsdp` of them in a row sharing the large parameters."""
     devices = jax.devices() if devices is None else devices
     shape = (len(devices) // fsdp, fsdp)
+    if len({getattr(device, "slice_index", 0) for device in devices}) > 1:
+        return Mesh(np.array(devices).reshape(shape), AXES)  # make_mesh knows single slices
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
