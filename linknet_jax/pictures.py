@@ -61,7 +61,7 @@ def _picture(
     height, width = batch.image_sizes[row].astype(int)
     view = Image.fromarray(batch.images[row, :height, :width]) if visual else None
     truth = _truth(dataset, index, graph, prediction.boxes is None)
-    return png.render(picture.draw(graph, view, truth))
+    return png.render(picture.draw(graph, view, truth)).reduce(2)  # a report holds dozens
 
 
 def _truth(dataset: data.Dataset, index: int, predicted: SceneGraph, given: bool) -> SceneGraph:
