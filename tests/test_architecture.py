@@ -60,6 +60,7 @@ ALLOWED = {
     "queries": LEAVES | {"data"},
     "predictor": TASKS
     | {"data", "eval_loop", "metrics", "parallel", "queries", "restore", "scene_graph", "tasks"},
+    "demo": LEAVES | {"data", "drawing", "predictor", "scene_graph"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},
     "train": TASKS
