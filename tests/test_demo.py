@@ -202,4 +202,4 @@ def test_in_a_browser(address, photograph):
 def test_missing_packages_are_named(monkeypatch, capsys):
     monkeypatch.setattr(command, "PACKAGES", ("no_such_package",))
     assert command.main(["run"]) == 2
-    assert "needs no_such_package: run pip install 'linknet-jax[demo]'" in capsys.readouterr().err
+    assert "needs no_such_package: run pip install -e '.[demo]'" in capsys.readouterr().err
