@@ -9,6 +9,10 @@ USAGE = """usage: linknet VERB ...
 
   linknet train --config configs/sgcls.py ...   as python -m linknet_jax.main
   linknet eval --workdir DIR ...                as python -m linknet_jax.main --mode eval
+  linknet predict CHECKPOINT INPUT ...          as python -m linknet_jax.predict
+  linknet demo CHECKPOINT                       as python -m linknet_jax.demo
+  linknet export CHECKPOINT OUT                 as python -m linknet_jax.export
+  linknet checks                                as python -m linknet_jax.checks
   linknet score --task sgcls ...                as python -m linknet_jax.score
   linknet compare WORKDIR_A WORKDIR_B           as python -m linknet_jax.compare
   linknet import SOURCE OUT                     as python -m linknet_jax.import_weights
@@ -20,6 +24,10 @@ USAGE = """usage: linknet VERB ...
 MODULES = {
     "train": "linknet_jax.main",
     "eval": "linknet_jax.main",
+    "predict": "linknet_jax.predict.__main__",
+    "demo": "linknet_jax.demo.__main__",
+    "export": "linknet_jax.export.__main__",
+    "checks": "linknet_jax.checks.__main__",
     "score": "linknet_jax.score",
     "compare": "linknet_jax.compare",
     "import": "linknet_jax.import_weights",

@@ -19,6 +19,7 @@ from linknet_jax.scene_graph import SceneGraph, graph_of
 from linknet_jax.tasks import create_task, evaluated_tasks
 from linknet_jax.types import Prediction, Vocabulary, image_of
 
+THREADS = min(8, os.cpu_count() or 1)  # that read photographs, of which one may take a gigabyte
 NEEDS = {
     "sgdet": "give photographs alone, or boxes, or boxes and labels",
     "sgcls": "give boxes; to have them found, train on --config configs/sgdet.py",
@@ -103,7 +104,7 @@ class Predictor:
             [x] if single else x for x in (images, boxes, labels if task == "predcls" else None)
         )
         columns = [_column(x, len(images)) for x in (boxes, labels)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             found = list(pool.map(self.read, images, *columns, range(len(images))))
         graphs = list(self.graphs(found, task))
         return graphs[0] if single else graphs
@@ -131,9 +132,12 @@ class Predictor:
         """As `queries.read`."""
         return queries.read(image, boxes, labels, image_id, self.config, self.vocabulary)
 
-    def graphs(self, asked: Sequence[Query], task: str) -> Iterator[SceneGraph]:
-        """The graphs of photographs that are read, `batch_size` of them at once."""
-        size = self.batch_size if len(asked) > 1 else 1
+    def graphs(self, asked: Sequence[Query], task: str, size: int = 0) -> Iterator[SceneGraph]:
+        """The graphs of photographs that are read, `size` at once, each time filled up to it.
+
+        0: one for a single photograph, else `batch_size`.
+        """
+        size = size or (self.batch_size if len(asked) > 1 else 1)
         for first in range(0, len(asked), size):
             chunk = asked[first : first + size]
             for query, prediction in zip(chunk, self.predict(chunk, task, size), strict=True):

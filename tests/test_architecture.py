@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "linknet_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"types", "config", "variants", "atomic", "command"}
-PURE = LEAVES | {"ops"}
+PURE = LEAVES | {"ops", "pixels"}
 TASKS = PURE | {"models", "losses"}
 STATE = LEAVES | {"parallel", "validation", "data", "metrics", "checkpoints", "writer"}
 LATE = {"scene_graph": {"drawing"}}  # a graph draws itself: imported when it is asked to
@@ -20,6 +20,7 @@ WITH_TENSORFLOW = ("linknet_jax.data.pipeline", "linknet_jax.data.tfds")
 # ops <- models <- tasks, losses <- {train, evaluate, ...} <- main; the values may be imported.
 ALLOWED = {
     "types": set(),
+    "pixels": set(),
     "atomic": set(),
     "command": set(),
     "torch_file": set(),
@@ -60,6 +61,10 @@ ALLOWED = {
     "queries": LEAVES | {"data"},
     "predictor": TASKS
     | {"data", "eval_loop", "metrics", "parallel", "queries", "restore", "scene_graph", "tasks"},
+    "exported": {"pixels"},
+    "export": TASKS | {"data", "exported", "parallel", "pixels", "predictor", "restore", "tasks"},
+    "checks": TASKS | {"checkpoints", "parallel", "tasks"},
+    "predict": LEAVES | {"data", "predictor", "queries", "scene_graph"},
     "demo": LEAVES | {"data", "drawing", "predictor", "scene_graph"},
     "preemption": set(),
     "train_step": TASKS | {"tasks", "state", "parallel"},

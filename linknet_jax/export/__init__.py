@@ -1,0 +1,1 @@
+"""A checkpoint as a file that jax and numpy alone can run."""

@@ -1,0 +1,1 @@
+"""Scene graphs of folders, videos and long lists of photographs."""
