@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -35,19 +37,25 @@ class Checkpoints:
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        self._saved = ocp.training.Checkpointer(
-            self.folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            cleanup_tmp_directories=keep > 0,
-        )
+        if keep:
+            _check_writable(self.folder)
+        try:
+            self._saved = ocp.training.Checkpointer(
+                self.folder,
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+                cleanup_tmp_directories=keep > 0,
+            )
+        except json.JSONDecodeError as error:  # it reads all metrics, and says not whose
+            raise self._damaged(_unreadable_metrics(self.folder), "its metrics") from error
         self._metric = metric
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._saved.close()
+        with self._writing():
+            self._saved.close()
 
     @property
     def latest(self) -> int | None:
@@ -79,9 +87,22 @@ class Checkpoints:
 
     def save(self, step: int, items: dict[str, Any], metrics: dict | None, about: dict) -> None:
         """Starts writing `items`; returns when they are copied. `about`: config, vocabulary."""
-        self._saved.save_checkpointables_async(
-            step, items, metrics=metrics, custom_metadata=about, force=True
-        )
+        with self._writing():
+            self._saved.save_checkpointables_async(
+                step, items, metrics=metrics, custom_metadata=about, force=True
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A failed write surfaces in the next save or in the end, in Orbax's words."""
+        try:
+            yield
+        except Exception as error:
+            raise OSError(
+                f"a checkpoint could not be written to {self.folder}: {error}; free space there or "
+                "mend its permissions, then run the same command: it goes on from the last "
+                "complete checkpoint"
+            ) from error
 
     def about(self, step: int) -> dict:
         """What `save` was told about the run; ValueError if the checkpoint is damaged."""
@@ -126,6 +147,25 @@ class Checkpoints:
             f"checkpoint {self.folder / str(step)} is damaged: {reason}; copy it again, or move "
             "this folder away to go on from the checkpoint before it"
         )
+
+
+def _check_writable(folder: epath.Path) -> None:
+    """Orbax waits minutes for a folder that it cannot create."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".writable_{jax.process_index()}"
+    probe.write_text("")
+    probe.unlink()
+
+
+def _unreadable_metrics(folder: epath.Path) -> str:
+    """Names of the steps whose metrics are no JSON."""
+    steps = []
+    for path in folder.glob("*/metrics/metrics"):
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            steps.append(path.parent.parent.name)
+    return ", ".join(steps)
 
 
 def _compare(folder: epath.Path, name: str, stored: Any, wanted: Any) -> None:

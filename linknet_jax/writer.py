@@ -9,7 +9,9 @@ import time
 
 import jax
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 from tqdm import tqdm
 
 from linknet_jax.utilisation import peak_memory, utilisation
@@ -28,7 +30,7 @@ class Writer:
         self._flops, self._warned = 0.0, False
         if self._active:
             self._lines = _Lines(epath.Path(workdir) / "metrics.jsonl")
-            self._board = SummaryWriter(str(epath.Path(workdir) / "tensorboard"))
+            self._board = _Board(epath.Path(workdir) / "tensorboard")
         self._bar = tqdm(
             total=steps, initial=first, unit="step", leave=False,
             disable=not self._active or not sys.stderr.isatty(),
@@ -103,8 +105,24 @@ class Writer:
         if not self._active:
             return
         self._lines.append(json.dumps({"step": step, "group": group, **values}) + "\n")
+        self._board.append(step, {f"{group}/{name}": x for name, x in values.items()})
+
+
+class _Board:
+    """A TensorBoard file. SummaryWriter's thread dies of a full disk, and its queue then blocks."""
+
+    def __init__(self, folder: epath.Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+
+    def append(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._board.add_scalar(f"{group}/{name}", value, step)
+            scalar = summary.scalar(name, value)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 class _Lines:
