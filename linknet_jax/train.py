@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
             if finished_early(state, config):
                 return True
             for step, batch in watch.waiting("data", steps(first, last, batches, mesh)):
-                writer.say(profile.before(step, recent))
+                writer.say(profile.before(step, list(recent)))
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
                     state, values = step_fn(state, batch)
                 recent.append((step, values))
@@ -102,6 +102,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> bool:
                     with watch.part("checkpoint"):
                         saved.save(step, items(state, config), metrics, about(config, train_data))
                 if stop and step < last:
+                    writer.say(profile.close())
                     writer.say(f"signal {stop}: saved after step {step}; rerun to resume")
                     return False
                 if evaluating and finished_early(state, config):
