@@ -68,6 +68,7 @@ def test_utilisation_is_a_part_of_the_peak(kind, peak):
 def test_memory_of_a_process_is_that_of_its_arrays():
     """In a process of its own: the peak of this one may lie behind it."""
     program = """
+import numpy as np
 from linknet_jax import utilisation
 before = utilisation.peak_memory()
 block = np.ones(2**28, np.uint8)
@@ -75,7 +76,8 @@ print(utilisation.peak_memory() - before, block.sum())
 """
     call = [sys.executable, "-c", program]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert 0.2 < float(done.stdout.split()[0]) < 0.4, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert 0.2 < float(done.stdout.split()[0]) < 0.4
 
 
 def test_the_steps_that_are_asked_for_are_traced(tmp_path):
